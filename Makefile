@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Each makes its own environment from nothing but python3 >= 3.11.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ROOMS  := arch sim fpga host models
+
+.PHONY: help env demo test lint types unit clean
+help:
+	@echo "make demo   train a shifted student online on the emulated device, draw its accuracy"
+	@echo "make test   lint, types and tests"
+	@echo "make env    the environment alone ($(VENV))"
+	@echo "make clean  remove the environment and build output"
+
+env: $(VENV)/.ready
+
+# The folder of links shows type checkers the import name: they cannot follow an editable install's mapping.
+$(VENV)/.ready: pyproject.toml
+	@echo "==> making the environment in $(VENV) (a minute or two the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "python3 >= 3.11 is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mkdir -p $(VENV)/typing/insitu
+	@for room in $(ROOMS); do if [ -d $$room ]; then ln -sfn "$(CURDIR)/$$room" $(VENV)/typing/insitu/$$room; fi; done
+	@touch $@
+	@echo "==> ready: $(BIN)/insitu --help"
+
+demo: env
+	@$(BIN)/insitu demo
+
+test: lint types unit
+
+lint: env
+	@echo "==> ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: env
+	@echo "==> mypy"
+	@cd $(VENV)/typing && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --namespace-packages --explicit-package-bases -p insitu
+
+unit: env
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+clean:
+	rm -rf $(VENV) build *.egg-info .ruff_cache .mypy_cache

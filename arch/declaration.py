@@ -1,0 +1,204 @@
+"""What a user declares: a number format for each tensor role, from which core, program and emulation follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from insitu.arch.errors import ArchError, require
+from insitu.arch.numbers import Overflow, Rounding
+
+
+class Role(StrEnum):
+    """What a tensor is for."""
+
+    WEIGHT = "weight"  #: what the array multiplies: the master rounded at the read port
+    MASTER = "master"  #: the stored weight an update is added to
+    ACTIVATION = "activation"
+    ERROR = "error"  #: dL/dy
+    GRADIENT = "gradient"  #: dL/dw as it enters the update
+    ACCUMULATOR = "accumulator"
+    TARGET = "target"  #: soft label
+
+
+class ExponentPolicy(StrEnum):
+    """Where a tensor's exponent comes from."""
+
+    STATIC = "static"  #: calibrated once, on a batch
+    DELAYED = "delayed"  #: from the range seen at the step before, kept in scale registers
+    EXACT = "exact"  #: from this step's range, in two passes: emulator only
+
+
+#: Widths allowed per role, inclusive.
+WIDTHS: Mapping[Role, tuple[int, int]] = {
+    Role.WEIGHT: (2, 16),
+    Role.MASTER: (2, 32),
+    Role.ACTIVATION: (2, 16),
+    Role.ERROR: (2, 16),
+    Role.GRADIENT: (2, 16),
+    Role.ACCUMULATOR: (8, 48),
+    Role.TARGET: (2, 16),
+}
+#: Letters of the short form: "w8a8e8g8m16c32t8".
+LETTERS: Mapping[str, Role] = {
+    "w": Role.WEIGHT,
+    "a": Role.ACTIVATION,
+    "e": Role.ERROR,
+    "g": Role.GRADIENT,
+    "m": Role.MASTER,
+    "c": Role.ACCUMULATOR,
+    "t": Role.TARGET,
+}
+_ADAPTIVE = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleFormat:
+    """One role's numbers: width in bits, and what happens where a tensor of that role is written.
+
+    For `master` the rounding is the weight update's, for `weight` the read port's (floor or nearest).
+    """
+
+    width: int
+    rounding: Rounding = Rounding.NEAREST
+    overflow: Overflow = Overflow.SATURATE
+    exponent: ExponentPolicy = ExponentPolicy.STATIC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """Number formats of all roles.
+
+    `layers` overrides whole roles per layer name: {"fc2": {"weight": RoleFormat(...)}}.
+    """
+
+    weight: RoleFormat = field(default_factory=lambda: RoleFormat(width=8))
+    master: RoleFormat = field(default_factory=lambda: RoleFormat(width=16, rounding=Rounding.STOCHASTIC))
+    activation: RoleFormat = field(default_factory=lambda: RoleFormat(width=8, exponent=ExponentPolicy.DELAYED))
+    error: RoleFormat = field(
+        default_factory=lambda: RoleFormat(width=8, rounding=Rounding.STOCHASTIC, exponent=ExponentPolicy.DELAYED)
+    )
+    gradient: RoleFormat = field(
+        default_factory=lambda: RoleFormat(width=8, rounding=Rounding.STOCHASTIC, exponent=ExponentPolicy.DELAYED)
+    )
+    accumulator: RoleFormat = field(default_factory=lambda: RoleFormat(width=32, overflow=Overflow.WRAP))
+    target: RoleFormat = field(default_factory=lambda: RoleFormat(width=8))
+    layers: Mapping[str, Mapping[str, RoleFormat]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        for layer in self.layers:
+            _check(self.at(layer), f"layer {layer!r}: ")
+
+    def role(self, role: Role) -> RoleFormat:
+        """The format of a role."""
+        return getattr(self, role.value)
+
+    def at(self, layer: str) -> Declaration:
+        """The declaration as one layer sees it."""
+        override = self.layers.get(layer, {})
+        unknown = set(override) - {r.value for r in Role}
+        require(not unknown, f"layer {layer!r}: no role {sorted(unknown)}; roles are {[r.value for r in Role]}")
+        changes: dict[str, Any] = {**override, "layers": {}}
+        return replace(self, **changes)
+
+    def with_roles(self, *roles: Role, **changes: Any) -> Declaration:
+        """A copy in which the named roles have the given RoleFormat fields changed."""
+        return replace(self, **{r.value: replace(self.role(r), **changes) for r in roles})
+
+    @property
+    def short(self) -> str:
+        """The widths in the short form that `parse` reads."""
+        return "".join(f"{letter}{self.role(role).width}" for letter, role in LETTERS.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Declaration:
+        """The declaration of a `to_json` dictionary. Raises ArchError where a field is missing or unknown."""
+        try:
+            roles = {r.value: _role_from_json(data[r.value]) for r in Role}
+            layers = {
+                name: {role: _role_from_json(fmt) for role, fmt in override.items()}
+                for name, override in data["layers"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArchError(f"not a number declaration: {error!r}") from error
+        return cls(layers=layers, **roles)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        exponent: ExponentPolicy | str | None = None,
+        rounding: Mapping[str, Rounding] | None = None,
+    ) -> Declaration:
+        """Read "w8a8e8g8", optionally with m (master), c (accumulator), t (target).
+
+        An unnamed master is twice the weight, 8 to 32 bits (16 for w8). `exponent` sets the policy of activations,
+        errors and gradients; `rounding` that of single roles. Raises ArchError on anything else.
+        """
+        pairs = re.findall(r"([a-z])(\d+)", text)
+        require(
+            bool(pairs) and "".join(a + b for a, b in pairs) == text and len({a for a, _ in pairs}) == len(pairs),
+            f"format {text!r}: expected letters with widths such as 'w8a8e8g8m16'",
+        )
+        widths: dict[Role, int] = {}
+        for letter, bits in pairs:
+            require(letter in LETTERS, f"format {text!r}: no role {letter!r}; letters are {', '.join(LETTERS)}")
+            widths[LETTERS[letter]] = int(bits)
+        if Role.WEIGHT in widths and Role.MASTER not in widths:
+            widths[Role.MASTER] = min(32, max(8, 2 * widths[Role.WEIGHT]))
+        result = cls()
+        try:
+            policy = None if exponent is None else ExponentPolicy(exponent)
+        except ValueError as error:
+            raise ArchError(f"exponents {exponent!r}: allowed are {', '.join(ExponentPolicy)}") from error
+        changes: dict[str, RoleFormat] = {}
+        for role in Role:
+            fmt = replace(result.role(role), width=widths.get(role, result.role(role).width))
+            if policy is not None and role in _ADAPTIVE:
+                fmt = replace(fmt, exponent=policy)
+            if rounding and role.value in rounding:
+                fmt = replace(fmt, rounding=rounding[role.value])
+            changes[role.value] = fmt
+        return cls(**changes)  # type: ignore[arg-type]
+
+
+def _role_from_json(data: Mapping[str, Any]) -> RoleFormat:
+    require(set(data) == {f.name for f in fields(RoleFormat)}, f"a role format has other fields: {sorted(data)}")
+    return RoleFormat(
+        width=int(data["width"]),
+        rounding=Rounding(data["rounding"]),
+        overflow=Overflow(data["overflow"]),
+        exponent=ExponentPolicy(data["exponent"]),
+    )
+
+
+def _check(declaration: Declaration, where: str = "") -> None:
+    for role in Role:
+        fmt = declaration.role(role)
+        low, high = WIDTHS[role]
+        require(low <= fmt.width <= high, f"{where}{role} of {fmt.width} bits: allowed are {low} to {high}")
+        require(
+            role in _ADAPTIVE or fmt.exponent is ExponentPolicy.STATIC,
+            f"{where}{role} exponents {fmt.exponent}: only activation, error and gradient can be other than static",
+        )
+    require(
+        declaration.master.width >= declaration.weight.width,
+        f"{where}master of {declaration.master.width} bits under a weight of {declaration.weight.width}: "
+        "a master is at least as wide as its weight",
+    )
+    require(
+        declaration.weight.rounding in (Rounding.FLOOR, Rounding.NEAREST),
+        f"{where}weight rounding {declaration.weight.rounding.name}: the read port rounds floor or nearest",
+    )
+    require(
+        declaration.accumulator.overflow is Overflow.WRAP, f"{where}accumulators wrap and raise a flag: cannot saturate"
+    )

@@ -1,0 +1,299 @@
+"""The instruction set: whole passes of a layer, 16 words of 32 bits each.
+
+Every field lies inside one word and is listed once, in `FIELDS`; encoding, decoding, disassembly and the generated
+documents follow from the table. A word bit that no field claims must be zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.errors import ArchError, require
+from insitu.arch.layout import Matrix, Memory
+from insitu.arch.numbers import Overflow, Rounding
+
+#: Words of 32 bits in an instruction.
+WORDS = 16
+
+
+class Opcode(IntEnum):
+    """The passes. `LOAD` and `STORE` move a matrix between a stream and a memory; the others compute."""
+
+    HALT = 0
+    LOAD = 1  #: stream -> D, row by row, one block of N elements a beat
+    STORE = 2  #: A -> stream, likewise
+    FORWARD = 3  #: D[r,c] = sum_k A[r,k] B[c,k]      A, D in ACT; B in WGT
+    BACKWARD = 4  #: D[r,c] = sum_k A[r,k] B[k,c]     A, D in ERR; B in WGT; mask M in ACT
+    UPDATE = 5  #: D[r,c] -= lr * sum_k A[k,r] B[k,c]  A in ERR; B in ACT; D in WGT
+    LOSS = 6  #: D = softmax(A) - B                   A in ACT; B, D in ERR
+
+
+@dataclass(frozen=True)
+class Field:
+    """A bit field: `width` bits at bit `lsb` of word `word`."""
+
+    word: int
+    lsb: int
+    width: int
+    doc: str
+    signed: bool = False
+
+    @property
+    def minimum(self) -> int:
+        return -(1 << (self.width - 1)) if self.signed else 0
+
+    @property
+    def maximum(self) -> int:
+        return (1 << (self.width - self.signed)) - 1
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.width) - 1) << self.lsb
+
+
+FIELDS: Mapping[str, Field] = {
+    "opcode": Field(0, 0, 4, "the pass, see Opcode"),
+    "memory": Field(0, 4, 2, "memory that LOAD writes and STORE reads"),
+    "bias": Field(0, 6, 1, "one more step (FORWARD) or column (UPDATE) whose ACT operand is 2**bias_exponent"),
+    "relu": Field(0, 7, 1, "FORWARD: negative accumulators become zero"),
+    "mask": Field(0, 8, 1, "BACKWARD: accumulators become zero where M <= 0"),
+    "track": Field(0, 9, 1, "delayed exponent: commit scale[sd] at the start, track the range for the next run"),
+    "exact": Field(0, 10, 1, "exponent of D from this pass's own range, in two passes; emulator only"),
+    "rounding": Field(0, 11, 2, "rounding of the narrowed accumulator"),
+    "update_rounding": Field(0, 13, 2, "UPDATE: rounding of lr * gradient to the master's units"),
+    "weight_rounding": Field(0, 15, 1, "rounding of the WGT read port: floor or nearest"),
+    "overflow": Field(0, 16, 1, "overflow of the narrowed accumulator"),
+    "width": Field(0, 17, 5, "bits of D, or of the gradient in UPDATE"),
+    "weight_width": Field(0, 22, 5, "bits of a weight after the WGT read port"),
+    "weight_shift": Field(0, 27, 5, "bits the WGT read port drops from a master"),
+    "a_base": Field(1, 0, 20, "first word of A"),
+    "a_pitch": Field(1, 20, 12, "words from a row of A to the next"),
+    "b_base": Field(2, 0, 20, "first word of B"),
+    "b_pitch": Field(2, 20, 12, "words from a row of B to the next"),
+    "d_base": Field(3, 0, 20, "first word of D"),
+    "d_pitch": Field(3, 20, 12, "words from a row of D to the next"),
+    "m_base": Field(4, 0, 20, "first word of the mask M"),
+    "m_pitch": Field(4, 20, 12, "words from a row of M to the next"),
+    "rows": Field(5, 0, 16, "rows of D (of A for STORE)"),
+    "cols": Field(5, 16, 16, "columns of D (of A for STORE); with bias, UPDATE's last column is the bias"),
+    "depth": Field(6, 0, 16, "terms of each sum; with bias, FORWARD's last term is the bias"),
+    "master_width": Field(6, 16, 6, "UPDATE: bits of a master"),
+    "lr_mul": Field(6, 22, 8, "UPDATE: m of the learning rate m * 2**-k"),
+    "sa": Field(7, 0, 6, "scale register of A"),
+    "sb": Field(7, 8, 6, "scale register of B (a master's for WGT)"),
+    "sd": Field(7, 16, 6, "scale register of D, or of the gradient in UPDATE"),
+    "sm": Field(7, 24, 6, "UPDATE: scale register of the masters D"),
+    "lr_shift": Field(8, 0, 6, "UPDATE: k of the learning rate m * 2**-k"),
+    "bias_exponent": Field(8, 8, 6, "the real value of the bias operand is 2**bias_exponent", signed=True),
+}
+
+_CLAIMED = [sum(f.mask for f in FIELDS.values() if f.word == w) for w in range(WORDS)]
+#: Fields each opcode reads; the others must be zero in its words.
+USED: Mapping[Opcode, tuple[str, ...]] = {
+    Opcode.HALT: (),
+    Opcode.LOAD: ("memory", "d_base", "d_pitch", "rows", "cols"),
+    Opcode.STORE: ("memory", "a_base", "a_pitch", "rows", "cols"),
+    Opcode.FORWARD: (
+        *("bias", "relu", "track", "exact", "rounding", "overflow", "width"),
+        *("weight_rounding", "weight_width", "weight_shift", "a_base", "a_pitch", "b_base", "b_pitch"),
+        *("d_base", "d_pitch", "rows", "cols", "depth", "sa", "sb", "sd", "bias_exponent"),
+    ),
+    Opcode.BACKWARD: (
+        *("mask", "track", "exact", "rounding", "overflow", "width", "weight_rounding", "weight_width", "weight_shift"),
+        *("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "m_base", "m_pitch"),
+        *("rows", "cols", "depth", "sa", "sb", "sd"),
+    ),
+    Opcode.UPDATE: (
+        *("bias", "track", "exact", "rounding", "overflow", "width", "update_rounding", "master_width"),
+        *("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", "depth"),
+        *("lr_mul", "lr_shift", "sa", "sb", "sd", "sm", "bias_exponent"),
+    ),
+    Opcode.LOSS: (
+        *("track", "exact", "rounding", "overflow", "width", "a_base", "a_pitch", "b_base", "b_pitch"),
+        *("d_base", "d_pitch", "rows", "cols", "sa", "sb", "sd"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """One decoded instruction; the fields are those of `FIELDS`. Raises ArchError where a value does not fit."""
+
+    opcode: Opcode
+    memory: Memory = Memory.ACT
+    bias: int = 0
+    relu: int = 0
+    mask: int = 0
+    track: int = 0
+    exact: int = 0
+    rounding: Rounding = Rounding.FLOOR
+    update_rounding: Rounding = Rounding.FLOOR
+    weight_rounding: Rounding = Rounding.FLOOR
+    overflow: Overflow = Overflow.SATURATE
+    width: int = 0
+    weight_width: int = 0
+    weight_shift: int = 0
+    a_base: int = 0
+    a_pitch: int = 0
+    b_base: int = 0
+    b_pitch: int = 0
+    d_base: int = 0
+    d_pitch: int = 0
+    m_base: int = 0
+    m_pitch: int = 0
+    rows: int = 0
+    cols: int = 0
+    depth: int = 0
+    master_width: int = 0
+    lr_mul: int = 0
+    sa: int = 0
+    sb: int = 0
+    sd: int = 0
+    sm: int = 0
+    lr_shift: int = 0
+    bias_exponent: int = 0
+
+    def __post_init__(self) -> None:
+        used = USED[self.opcode]
+        for name, f in FIELDS.items():
+            value = int(getattr(self, name))
+            require(
+                f.minimum <= value <= f.maximum,
+                f"{self.opcode.name}.{name}={value}: allowed are {f.minimum} to {f.maximum}",
+            )
+            require(
+                value == 0 or name in used or name == "opcode",
+                f"{self.opcode.name} does not read {name}={value}: it must be 0",
+            )
+        if self.opcode is not Opcode.HALT:
+            require(self.rows >= 1 and self.cols >= 1, f"{self.opcode.name} of {self.rows} x {self.cols} is empty")
+        if "depth" in used:
+            low = 1 + (self.bias if self.opcode is Opcode.FORWARD else 0)
+            require(self.depth >= low, f"{self.opcode.name}.depth={self.depth}: must be at least {low}")
+            require(
+                self.opcode is not Opcode.UPDATE or self.cols > self.bias,
+                f"UPDATE.cols={self.cols}: a bias column alone is not a pass",
+            )
+        if "width" in used:
+            require(2 <= self.width <= 16, f"{self.opcode.name}.width={self.width}: allowed are 2 to 16")
+            require(not (self.track and self.exact), f"{self.opcode.name}: track and exact exclude each other")
+        if "weight_width" in used:
+            require(
+                2 <= self.weight_width <= 16,
+                f"{self.opcode.name}.weight_width={self.weight_width}: allowed are 2 to 16",
+            )
+        if "master_width" in used:
+            require(2 <= self.master_width <= 32, f"UPDATE.master_width={self.master_width}: allowed are 2 to 32")
+
+    @property
+    def draws(self) -> bool:
+        """Whether the instruction takes random bits, and so steps SEED."""
+        return Rounding.STOCHASTIC in (self.rounding, self.update_rounding)
+
+    @property
+    def a(self) -> Matrix:
+        """Operand A as it lies in memory."""
+        rows, cols = {
+            Opcode.STORE: (self.rows, self.cols),
+            Opcode.FORWARD: (self.rows, self.depth - self.bias),
+            Opcode.BACKWARD: (self.rows, self.depth),
+            Opcode.UPDATE: (self.depth, self.rows),
+            Opcode.LOSS: (self.rows, self.cols),
+        }[self.opcode]
+        memory = {Opcode.STORE: self.memory, Opcode.FORWARD: Memory.ACT, Opcode.LOSS: Memory.ACT}.get(
+            self.opcode, Memory.ERR
+        )
+        return Matrix(memory=memory, base=self.a_base, rows=rows, cols=cols, pitch=self.a_pitch)
+
+    @property
+    def b(self) -> Matrix:
+        """Operand B as it lies in memory."""
+        memory, rows, cols = {
+            Opcode.FORWARD: (Memory.WGT, self.cols, self.depth),
+            Opcode.BACKWARD: (Memory.WGT, self.depth, self.cols),
+            Opcode.UPDATE: (Memory.ACT, self.depth, self.cols - self.bias),
+            Opcode.LOSS: (Memory.ERR, self.rows, self.cols),
+        }[self.opcode]
+        return Matrix(memory=memory, base=self.b_base, rows=rows, cols=cols, pitch=self.b_pitch)
+
+    @property
+    def d(self) -> Matrix:
+        """Destination D as it lies in memory."""
+        memory = {Opcode.LOAD: self.memory, Opcode.FORWARD: Memory.ACT, Opcode.UPDATE: Memory.WGT}.get(
+            self.opcode, Memory.ERR
+        )
+        return Matrix(memory=memory, base=self.d_base, rows=self.rows, cols=self.cols, pitch=self.d_pitch)
+
+    @property
+    def m(self) -> Matrix:
+        """The ReLU mask of BACKWARD."""
+        return Matrix(memory=Memory.ACT, base=self.m_base, rows=self.rows, cols=self.cols, pitch=self.m_pitch)
+
+    @property
+    def matrices(self) -> Mapping[str, Matrix]:
+        """Every operand the instruction touches: subset of a, b, d, m."""
+        names = [p for p in "abdm" if f"{p}_base" in USED[self.opcode] and (p != "m" or self.mask)]
+        return {name: getattr(self, name) for name in names}
+
+    def encode(self) -> npt.NDArray[np.uint32]:
+        """The instruction's WORDS words, uint32."""
+        words = [0] * WORDS
+        for name, f in FIELDS.items():
+            words[f.word] |= (int(getattr(self, name)) << f.lsb) & f.mask
+        return np.array(words, dtype=np.uint32)
+
+    @classmethod
+    def decode(cls, words: Sequence[int] | npt.NDArray[np.uint32]) -> Instruction:
+        """The instruction of WORDS words. Raises ArchError on words that no instruction has."""
+        require(len(words) == WORDS, f"an instruction of {len(words)} words: expected {WORDS}")
+        values: dict[str, Any] = {}
+        for w, (word, claimed) in enumerate(zip(words, _CLAIMED, strict=True)):
+            require(int(word) & ~claimed == 0, f"instruction word {w} is {int(word):#010x}: reserved bits are set")
+        for name, f in FIELDS.items():
+            raw = (int(words[f.word]) & f.mask) >> f.lsb
+            values[name] = raw - (1 << f.width) if f.signed and raw >> (f.width - 1) else raw
+        for name, kind in _ENUMS.items():
+            try:
+                values[name] = kind(values[name])
+            except ValueError as error:
+                allowed = ", ".join(f"{member.value} ({member.name})" for member in kind)
+                raise ArchError(f"instruction {name}={values[name]}: allowed are {allowed}") from error
+        return cls(**values)
+
+    def __str__(self) -> str:
+        """One line of disassembly: the opcode, then every field it reads that is not zero."""
+        parts = [f"{self.opcode.name:<8}"]
+        for name in USED[self.opcode]:
+            value = getattr(self, name)
+            if isinstance(value, Rounding | Memory | Overflow):
+                parts.append(f"{name}={value.name.lower()}")
+            elif value:
+                parts.append(f"{name}={value:#x}" if name.endswith("_base") else f"{name}={value}")
+        return " ".join(parts).rstrip()
+
+
+_ENUMS: Mapping[str, type[IntEnum]] = {
+    "opcode": Opcode,
+    "memory": Memory,
+    "rounding": Rounding,
+    "update_rounding": Rounding,
+    "weight_rounding": Rounding,
+    "overflow": Overflow,
+}
+assert {f.name for f in fields(Instruction)} == set(FIELDS)
+
+
+def assemble(instructions: Iterable[Instruction]) -> npt.NDArray[np.uint32]:
+    """Instructions -> words, uint32 [count, WORDS]."""
+    return np.stack([i.encode() for i in instructions])
+
+
+def disassemble(words: npt.NDArray[np.uint32]) -> str:
+    """Words [count, WORDS] -> one numbered line an instruction."""
+    return "\n".join(f"{i:4d}  {Instruction.decode(w)}" for i, w in enumerate(words))

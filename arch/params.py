@@ -1,0 +1,154 @@
+"""The core's parameters: one frozen description that the emulator, the core and the driver all derive from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+from insitu.arch.declaration import WIDTHS, Declaration, Role
+from insitu.arch.errors import ArchError, require
+from insitu.arch.layout import Memory
+
+#: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
+ARCH_VERSION = 1
+ARRAY_SIZES = (4, 8, 16, 32)
+#: Words a bank may have: what the instruction's base field can address.
+DEPTH_MAX = 1 << 20
+#: Scale registers of every core: what the instruction's index field can address.
+SCALES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreParams:
+    """An accelerator: array size, the widths its datapaths have, the depth of its memories.
+
+    n: cells on a side of the array, lanes and banks (4, 8, 16 or 32).
+    *_bits: width of each role's datapath; a program may use less, never more.
+    *_depth: words of N elements in each memory; program_depth counts instructions.
+    weight_rounding: the WGT read port's rounding, `floor` or `nearest`.
+    Raises ArchError on any value outside its range.
+    """
+
+    n: int = 8
+    weight_bits: int = 8
+    master_bits: int = 16
+    activation_bits: int = 8
+    error_bits: int = 8
+    gradient_bits: int = 8
+    accumulator_bits: int = 32
+    target_bits: int = 8
+    act_depth: int = 8192
+    err_depth: int = 4096
+    wgt_depth: int = 16384
+    program_depth: int = 256
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            require(isinstance(value, int) and not isinstance(value, bool), f"{f.name}={value!r}: must be an integer")
+        require(self.n in ARRAY_SIZES, f"n={self.n}: the array's side is one of {', '.join(map(str, ARRAY_SIZES))}")
+        for role in Role:
+            low, high = WIDTHS[role]
+            width = self.width(role)
+            require(low <= width <= high, f"{role}_bits={width}: allowed are {low} to {high}")
+        require(
+            self.master_bits >= self.weight_bits,
+            f"master_bits={self.master_bits} under weight_bits={self.weight_bits}: a master is at least as wide",
+        )
+        for name in ("act_depth", "err_depth", "wgt_depth"):
+            require(
+                1 <= getattr(self, name) <= DEPTH_MAX, f"{name}={getattr(self, name)}: allowed are 1 to {DEPTH_MAX}"
+            )
+        require(1 <= self.program_depth <= 4096, f"program_depth={self.program_depth}: allowed are 1 to 4096")
+
+    def width(self, role: Role) -> int:
+        """Bits of a role's datapath."""
+        return getattr(self, f"{role.value}_bits")
+
+    def depth(self, memory: Memory) -> int:
+        """Words of a memory."""
+        return getattr(self, f"{memory.name.lower()}_depth")
+
+    def word_bits(self, memory: Memory) -> int:
+        """Bits of one element of a memory."""
+        return {
+            Memory.ACT: self.activation_bits,
+            Memory.ERR: max(self.error_bits, self.target_bits),
+            Memory.WGT: self.master_bits,
+        }[memory]
+
+    @property
+    def lane_bits(self) -> int:
+        """Bits of a stream lane: the narrowest of 8, 16, 32 that carries an element of any memory."""
+        widest = max(self.word_bits(m) for m in Memory)
+        return next(b for b in (8, 16, 32) if b >= widest)
+
+    @property
+    def stream_bits(self) -> int:
+        """Bits of a stream beat: N lanes, and never less than one 32-bit program word."""
+        return max(32, self.n * self.lane_bits)
+
+    @property
+    def cells(self) -> int:
+        """Multiply-accumulate cells of the array."""
+        return self.n * self.n
+
+    @cached_property
+    def hash(self) -> int:
+        """64 bits that differ whenever two cores would run a program differently. Stable over versions of Python."""
+        text = json.dumps({"arch": ARCH_VERSION, **self.to_json()}, sort_keys=True, separators=(",", ":"))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+    def to_json(self) -> dict[str, int]:
+        """A JSON-ready dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CoreParams:
+        """The parameters of a `to_json` dictionary. Raises ArchError where a field is missing or unknown."""
+        names = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or set(data) != names:
+            raise ArchError(f"not core parameters: expected exactly the fields {', '.join(sorted(names))}")
+        return cls(**data)
+
+    @classmethod
+    def parse(cls, text: str) -> CoreParams:
+        """Read "edge8", "n=16" or "edge8,n=16,wgt_depth=32768": a preset, then fields that change it."""
+        head, *rest = text.split(",")
+        if "=" in head:
+            head, rest = "edge8", [head, *rest]
+        if head not in PRESETS:
+            raise ArchError(f"core {head!r}: presets are {', '.join(PRESETS)}; or give fields such as n=16")
+        changes: dict[str, int] = {}
+        names = {f.name for f in fields(cls)}
+        for item in rest:
+            key, _, value = item.partition("=")
+            if key not in names:
+                raise ArchError(f"core field {key!r}: fields are {', '.join(sorted(names))}")
+            try:
+                changes[key] = int(value)
+            except ValueError as error:
+                raise ArchError(f"core field {item!r}: {value!r} is not an integer") from error
+        return replace(PRESETS[head], **changes)
+
+    def with_declaration(self, declaration: Declaration) -> CoreParams:
+        """The same array and memories with just the datapath widths a declaration needs."""
+        layers = [declaration, *(declaration.at(name) for name in declaration.layers)]
+        return replace(self, **{f"{r.value}_bits": max(d.role(r).width for d in layers) for r in Role})
+
+
+#: Named cores. The comment is the reason each exists.
+PRESETS: Mapping[str, CoreParams] = {
+    # the smallest array that still trains: proofs, waveforms, tests
+    "tiny4": CoreParams(n=4, act_depth=1024, err_depth=512, wgt_depth=2048),
+    # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 128 k weights on chip
+    "edge8": CoreParams(n=8),
+    # mid-range FPGA: 256 multipliers, 16 KiB words keep a 784-256-128-10 perceptron and its batch of 64 on chip
+    "edge16": CoreParams(n=16, act_depth=8192, err_depth=4096, wgt_depth=32768),
+    # large FPGA: 1,024 multipliers
+    "wide32": CoreParams(n=32, act_depth=8192, err_depth=4096, wgt_depth=16384),
+}

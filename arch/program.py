@@ -1,0 +1,224 @@
+"""The program container: one file with the core's parameters, the instructions, the memory map and the formats.
+
+    magic, 8 bytes | header length, uint32 | header, JSON | instruction words, uint32 each | SHA-256 of all before
+
+All integers little-endian. A file is whole or refused; it is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.declaration import Declaration, Role
+from insitu.arch.errors import ArchError, require
+from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
+from insitu.arch.layout import Matrix, Memory
+from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
+from insitu.arch.params import SCALES, CoreParams
+
+MAGIC = b"INSITU\x00\x01"
+_LENGTH = struct.Struct("<I")
+_DIGEST = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A named matrix of the program: its place, role, width in bits and scale register.
+
+    layer: the student's layer it belongs to, "" for the program's inputs. bias: the last column is the layer's bias.
+    """
+
+    matrix: Matrix
+    role: Role
+    width: int
+    scale: int
+    layer: str = ""
+    bias: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        m = self.matrix
+        return {
+            "memory": m.memory.name,
+            **{k: getattr(m, k) for k in ("base", "rows", "cols", "pitch")},
+            **{k: getattr(self, k) for k in ("role", "width", "scale", "layer", "bias")},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tensor:
+        place = {k: data[k] for k in ("base", "rows", "cols", "pitch")}
+        return cls(
+            matrix=Matrix(memory=Memory[data["memory"]], **place),
+            role=Role(data["role"]),
+            width=data["width"],
+            scale=data["scale"],
+            layer=data["layer"],
+            bias=data["bias"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A compiled student.
+
+    entries: name -> index of the first instruction; each entry runs to its HALT.
+    scales: the scale registers' exponents a run starts from. bias_exponents: layer -> exponent of its bias operand.
+    meta: free JSON for people (model, batch policy, versions); no part of what runs.
+    """
+
+    core: CoreParams
+    declaration: Declaration
+    instructions: tuple[Instruction, ...]
+    entries: Mapping[str, int]
+    tensors: Mapping[str, Tensor]
+    scales: tuple[int, ...]
+    batch: int
+    bias_exponents: Mapping[str, int] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= len(self.instructions) <= self.core.program_depth,
+            f"{len(self.instructions)} instructions: this core holds 1 to {self.core.program_depth}",
+        )
+        require(self.batch >= 1, f"batch {self.batch}: must be at least 1")
+        require(len(self.scales) <= SCALES, f"{len(self.scales)} scale registers: there are {SCALES}")
+        for exponent in self.scales:
+            require(
+                EXPONENT_MIN <= exponent <= EXPONENT_MAX,
+                f"scale exponent {exponent}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}",
+            )
+        for name, entry in self.entries.items():
+            require(0 <= entry < len(self.instructions), f"entry {name!r} at {entry}: outside the program")
+            require(
+                any(i.opcode is Opcode.HALT for i in self.instructions[entry:]), f"entry {name!r} does not reach a HALT"
+            )
+        for index, instruction in enumerate(self.instructions):
+            for operand, matrix in instruction.matrices.items():
+                _require_inside(
+                    f"instruction {index} ({instruction.opcode.name}), operand {operand}", matrix, self.core
+                )
+        for name, tensor in self.tensors.items():
+            _require_inside(f"tensor {name!r}", tensor.matrix, self.core)
+            require(tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
+
+    @cached_property
+    def words(self) -> npt.NDArray[np.uint32]:
+        """The instruction words, uint32 [count, WORDS]."""
+        return assemble(self.instructions)
+
+    def entry(self, name: str) -> tuple[Instruction, ...]:
+        """The instructions of an entry, its HALT included. Raises ArchError for an unknown name."""
+        if name not in self.entries:
+            raise ArchError(f"entry {name!r}: this program has {', '.join(self.entries)}")
+        start = self.entries[name]
+        end = next(i for i in range(start, len(self.instructions)) if self.instructions[i].opcode is Opcode.HALT)
+        return self.instructions[start : end + 1]
+
+    def initial_format(self, tensor: str) -> FixedFormat:
+        """A tensor's format with the exponent a run starts from."""
+        t = self.tensors[tensor]
+        return FixedFormat(width=t.width, exponent=self.scales[t.scale])
+
+    def disassemble(self) -> str:
+        """A readable listing: entries as labels, an instruction a line."""
+        labels: dict[int, list[str]] = {}
+        for name, start in self.entries.items():
+            labels.setdefault(start, []).append(name)
+        lines = disassemble(self.words).split("\n")
+        return "\n".join("\n".join([*(f"{name}:" for name in labels.get(i, [])), line]) for i, line in enumerate(lines))
+
+    def to_bytes(self) -> bytes:
+        """The container. The same program gives the same bytes."""
+        header = {
+            "core": self.core.to_json(),
+            "hash": f"{self.core.hash:016x}",
+            "declaration": self.declaration.to_json(),
+            "instructions": len(self.instructions),
+            "entries": dict(self.entries),
+            "tensors": {name: t.to_json() for name, t in self.tensors.items()},
+            "scales": list(self.scales),
+            "batch": self.batch,
+            "bias_exponents": dict(self.bias_exponents),
+            "meta": dict(self.meta),
+        }
+        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        body = MAGIC + _LENGTH.pack(len(text)) + text + self.words.astype("<u4").tobytes()
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, name: str = "program") -> Program:
+        """Read a container; `name` appears in errors. Raises ArchError unless every byte is right."""
+        require(data[: len(MAGIC)] == MAGIC, f"{name}: not an insitu program (it begins with {data[:8]!r})")
+        require(len(data) >= len(MAGIC) + _LENGTH.size + _DIGEST, f"{name}: truncated at {len(data)} bytes")
+        body, digest = data[:-_DIGEST], data[-_DIGEST:]
+        (length,) = _LENGTH.unpack_from(body, len(MAGIC))
+        start = len(MAGIC) + _LENGTH.size
+        require(start + length <= len(body), f"{name}: truncated at {len(data)} bytes")
+        require(hashlib.sha256(body).digest() == digest, f"{name}: damaged or truncated (its checksum differs)")
+        try:
+            header = json.loads(body[start : start + length])
+            core = CoreParams.from_json(header["core"])
+            require(
+                header["hash"] == f"{core.hash:016x}",
+                f"{name}: made for another version of the architecture (parameter hash {header['hash']})",
+            )
+            words = np.frombuffer(body[start + length :], dtype="<u4").reshape(header["instructions"], WORDS)
+            return cls(
+                core=core,
+                declaration=Declaration.from_json(header["declaration"]),
+                instructions=tuple(Instruction.decode(w) for w in words),
+                entries=header["entries"],
+                tensors={k: Tensor.from_json(t) for k, t in header["tensors"].items()},
+                scales=tuple(header["scales"]),
+                batch=header["batch"],
+                bias_exponents=header["bias_exponents"],
+                meta=header["meta"],
+            )
+        except ArchError as error:
+            text = str(error)
+            raise ArchError(text if text.startswith(name) else f"{name}: {text}") from error
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ArchError(f"{name}: its header is not a program's ({error!r})") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the container whole or not at all. Raises OSError where the disk does not take it."""
+        write_whole(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Program:
+        """Read a container from a file. Raises ArchError for a file that is none, OSError where it cannot be read."""
+        return cls.from_bytes(Path(path).read_bytes(), name=str(path))
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
+
+def _require_inside(what: str, matrix: Matrix, core: CoreParams) -> None:
+    end, depth = matrix.base + matrix.words(core.n), core.depth(matrix.memory)
+    require(end <= depth, f"{what} ends at word {end} of {matrix.memory.name}: this core has {depth}")

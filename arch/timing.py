@@ -1,0 +1,103 @@
+"""Cycles: the latencies the core is built to and the cycle model computes from.
+
+An instruction is fetched, set up, run and drained before the next is fetched; inside a pass the drain of one tile
+overlaps the next. Tiles go row by row of tiles. With K the steps of a tile and D_t the valid rows of tile t (what its
+drain takes), a pass of T tiles takes
+
+    FETCH + SETUP + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + PIPELINE + D_(T-1)
+
+where `seeding` is only there for an instruction that draws random bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from insitu.arch.errors import ArchError
+from insitu.arch.generator import MIX_STAGES, STREAMS
+from insitu.arch.isa import WORDS, Instruction, Opcode
+from insitu.arch.layout import blocks
+from insitu.arch.loss import PROBABILITY_BITS
+
+#: From the start of an instruction to its last word being decoded: a word a cycle, one to begin, one to check.
+FETCH = WORDS + 2
+#: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
+SETUP = 1
+#: From an issued step to its product being in the accumulator: address, read, round, rotate, operand, multiply, add.
+ISSUE_TO_ACCUMULATOR = 8
+#: From a row leaving the drain registers to its element being written: mask, shift, round, fit, rate, shift, fit,
+#: rotate, write.
+DRAIN_TO_MEMORY = 11
+#: What a pass takes beyond its issue and its last drain.
+PIPELINE = ISSUE_TO_ACCUMULATOR + 1 + DRAIN_TO_MEMORY
+#: LOAD: from the last beat to its element being written.
+LOAD_TAIL = 3
+#: STORE: from an address to its beat on the stream.
+STORE_HEAD = 5
+#: LOSS, for each row: reading and scaling, the row's maximum, exponentials, their sum.
+LOSS_ROW = 16
+#: LOSS: cycles of a division, one bit each, and to subtract the target and hand over.
+LOSS_DIVIDE = PROBABILITY_BITS + 3
+#: LOSS: reads of a block: once for the maximum, once for the exponentials.
+LOSS_READS = 2
+
+
+def setup(n: int) -> int:
+    """Cycles between decoding and the first step."""
+    return SETUP + n
+
+
+def seeding(instruction: Instruction, n: int) -> int:
+    """Cycles in which the lanes' generators are seeded, one generator a cycle through the hash's stages."""
+    return STREAMS * n + MIX_STAGES if instruction.draws else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one instruction takes, streams never making it wait. All but `macs` in cycles.
+
+    issue: steps in which the array multiplies; wait: steps it waits for a drain to end; overhead: all the rest.
+    stream: beats moved. macs: multiply-accumulates whose row and column are both valid.
+    """
+
+    cycles: int
+    issue: int = 0
+    wait: int = 0
+    stream: int = 0
+    vector: int = 0
+    macs: int = 0
+
+    @property
+    def overhead(self) -> int:
+        return self.cycles - self.issue - self.wait - self.stream - self.vector
+
+
+def cost(instruction: Instruction, n: int) -> Cost:
+    """The cycles an instruction takes on an n x n array."""
+    rows, cols, depth = instruction.rows, instruction.cols, instruction.depth
+    fixed = FETCH + setup(n) + seeding(instruction, n)
+    match instruction.opcode:
+        case Opcode.HALT:
+            return Cost(cycles=FETCH)
+        case Opcode.LOAD:
+            beats = rows * blocks(cols, n)
+            return Cost(cycles=fixed + beats + LOAD_TAIL, stream=beats)
+        case Opcode.STORE:
+            beats = rows * blocks(cols, n)
+            return Cost(cycles=fixed + STORE_HEAD + beats, stream=beats)
+        case Opcode.LOSS:
+            vector = rows * (LOSS_ROW + blocks(cols, n) * (LOSS_READS + LOSS_DIVIDE))
+            return Cost(cycles=fixed + vector + DRAIN_TO_MEMORY, vector=vector)
+        case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
+            row_tiles, col_tiles = blocks(rows, n), blocks(cols, n)
+            tiles = row_tiles * col_tiles
+            last = rows - (row_tiles - 1) * n
+            # Tiles before the last whose drain outlasts the next tile's steps: full ones, and those of the last row.
+            wait = (row_tiles - 1) * col_tiles * max(0, n - depth) + (col_tiles - 1) * max(0, last - depth)
+            return Cost(
+                cycles=fixed + tiles * depth + wait + PIPELINE + last,
+                issue=tiles * depth,
+                wait=wait,
+                macs=rows * cols * depth,
+            )
+    raise ArchError(f"no cost for {instruction}")
