@@ -1,0 +1,26 @@
+"""The feedback store: teacher-labelled samples in SQLite or PostgreSQL, kept once acknowledged, drawn class-balanced.
+
+`store` is the front, `batch` what goes in and out, `codec` the bytes of a sample, `index` what is where, `eviction` who
+goes first, `writes` what a write does, `schema`, `rows`, `transactions` and `database` the SQL below."""
+
+from .batch import FeedbackBatch, new_keys
+from .errors import FeedbackError, StoreError, StoreFormatError, StoreMismatchError, UnknownSampleError
+from .eviction import Eviction
+from .index import Split
+from .store import FeedbackStore, Usage
+from .writes import RETRY_WINDOW
+
+__all__ = [
+    "RETRY_WINDOW",
+    "Eviction",
+    "FeedbackBatch",
+    "FeedbackError",
+    "FeedbackStore",
+    "Split",
+    "StoreError",
+    "StoreFormatError",
+    "StoreMismatchError",
+    "UnknownSampleError",
+    "Usage",
+    "new_keys",
+]
