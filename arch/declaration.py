@@ -107,7 +107,8 @@ class Declaration:
 
     def with_roles(self, *roles: Role, **changes: Any) -> Declaration:
         """A copy in which the named roles have the given RoleFormat fields changed."""
-        return replace(self, **{r.value: replace(self.role(r), **changes) for r in roles})
+        changed: dict[str, Any] = {r.value: replace(self.role(r), **changes) for r in roles}
+        return replace(self, **changed)
 
     @property
     def short(self) -> str:
@@ -160,7 +161,7 @@ class Declaration:
             policy = None if exponent is None else ExponentPolicy(exponent)
         except ValueError as error:
             raise ArchError(f"exponents {exponent!r}: allowed are {', '.join(ExponentPolicy)}") from error
-        changes: dict[str, RoleFormat] = {}
+        changes: dict[str, Any] = {}
         for role in Role:
             fmt = replace(result.role(role), width=widths.get(role, result.role(role).width))
             if policy is not None and role in _ADAPTIVE:
@@ -168,7 +169,7 @@ class Declaration:
             if rounding and role.value in rounding:
                 fmt = replace(fmt, rounding=rounding[role.value])
             changes[role.value] = fmt
-        return cls(**changes)  # type: ignore[arg-type]
+        return cls(**changes)
 
 
 def _role_from_json(data: Mapping[str, Any]) -> RoleFormat:

@@ -13,8 +13,6 @@ The functions are valid numba sources.
 
 from __future__ import annotations
 
-from insitu.arch.numbers import clamp
-
 #: log2(e) with 15 fractional bits: 47274 / 2**15 = 1.442688.
 LOG2E, LOG2E_BITS = 47274, 15
 #: Fractional bits of the base-2 exponent.
@@ -31,7 +29,7 @@ SCALE_SHIFT_MIN, SCALE_SHIFT_MAX = -8, 31
 
 def base2_logit(z: int, exponent: int) -> int:
     """z * 2**exponent * log2(e), floored to FRACTION_BITS fractional bits."""
-    shift = clamp(LOG2E_BITS - FRACTION_BITS - exponent, SCALE_SHIFT_MIN, SCALE_SHIFT_MAX)
+    shift = min(max(LOG2E_BITS - FRACTION_BITS - exponent, SCALE_SHIFT_MIN), SCALE_SHIFT_MAX)
     product = z * LOG2E
     return product >> shift if shift >= 0 else product << -shift
 
@@ -52,4 +50,4 @@ def probability(v: int, total: int) -> int:
 
 def target_term(t: int, exponent: int) -> int:
     """A target in the accumulator's units; its exponent is clamped to [-PROBABILITY_BITS, 0]."""
-    return t << clamp(PROBABILITY_BITS + exponent, 0, PROBABILITY_BITS)
+    return t << min(max(PROBABILITY_BITS + exponent, 0), PROBABILITY_BITS)

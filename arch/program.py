@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.check import check
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError, require
 from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
@@ -106,12 +107,14 @@ class Program:
                 any(i.opcode is Opcode.HALT for i in self.instructions[entry:]), f"entry {name!r} does not reach a HALT"
             )
         for index, instruction in enumerate(self.instructions):
-            for operand, matrix in instruction.matrices.items():
-                _require_inside(
-                    f"instruction {index} ({instruction.opcode.name}), operand {operand}", matrix, self.core
-                )
+            try:
+                check(instruction, self.core)
+            except ArchError as error:
+                raise ArchError(f"instruction {index}: {error}") from error
         for name, tensor in self.tensors.items():
-            _require_inside(f"tensor {name!r}", tensor.matrix, self.core)
+            memory = tensor.matrix.memory
+            end, depth = tensor.matrix.base + tensor.matrix.words(self.core.n), self.core.depth(memory)
+            require(end <= depth, f"tensor {name!r} ends at word {end} of {memory.name}, which has {depth}")
             require(tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
 
     @cached_property
@@ -217,8 +220,3 @@ def write_whole(path: str | Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-
-
-def _require_inside(what: str, matrix: Matrix, core: CoreParams) -> None:
-    end, depth = matrix.base + matrix.words(core.n), core.depth(matrix.memory)
-    require(end <= depth, f"{what} ends at word {end} of {matrix.memory.name}: this core has {depth}")

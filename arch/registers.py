@@ -82,6 +82,7 @@ REGISTERS: Mapping[str, Register] = {
             "start": BitField(0, 1, "run the program at ENTRY; ignored while busy"),
             "abort": BitField(1, 1, "stop the running program"),
             "clear": BitField(2, 1, "clear sticky flags and counters"),
+            "step": BitField(4, 1, "run the one instruction at ENTRY, then stop with done; ignored while busy"),
             "load_program": BitField(
                 3, 1, "take COUNT instructions from the stream into program memory, from ENTRY on"
             ),

@@ -1,8 +1,8 @@
 """Cycles: the latencies the core is built to and the cycle model computes from.
 
 An instruction is fetched, set up, run and drained before the next is fetched; inside a pass the drain of one tile
-overlaps the next. Tiles go row by row of tiles. With K the steps of a tile and D_t the valid rows of tile t (what its
-drain takes), a pass of T tiles takes
+overlaps the next. Tiles go down a column of tiles, then to the next column. With K the steps of a tile and D_t the
+valid rows of tile t (what its drain takes), a pass of T tiles takes
 
     FETCH + SETUP + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + PIPELINE + D_(T-1)
 
@@ -92,7 +92,7 @@ def cost(instruction: Instruction, n: int) -> Cost:
             row_tiles, col_tiles = blocks(rows, n), blocks(cols, n)
             tiles = row_tiles * col_tiles
             last = rows - (row_tiles - 1) * n
-            # Tiles before the last whose drain outlasts the next tile's steps: full ones, and those of the last row.
+            # Tiles but the last, whose drain may outlast the next tile's steps: full ones, and the last of each column.
             wait = (row_tiles - 1) * col_tiles * max(0, n - depth) + (col_tiles - 1) * max(0, last - depth)
             return Cost(
                 cycles=fixed + tiles * depth + wait + PIPELINE + last,

@@ -1,0 +1,48 @@
+"""Whether a core can execute an instruction: the widths it asks for, and where its operands lie."""
+
+from __future__ import annotations
+
+from insitu.arch.declaration import Role
+from insitu.arch.errors import ArchError
+from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.layout import blocks
+from insitu.arch.params import CoreParams
+
+
+class WidthError(ArchError):
+    """An instruction asks for a wider datapath than the core has."""
+
+
+class PlaceError(ArchError):
+    """An operand reaches beyond its memory, or its rows overlap."""
+
+
+#: The role whose datapath bounds the `width` field of each opcode.
+WIDTH_ROLE = {
+    Opcode.FORWARD: Role.ACTIVATION,
+    Opcode.BACKWARD: Role.ERROR,
+    Opcode.UPDATE: Role.GRADIENT,
+    Opcode.LOSS: Role.ERROR,
+}
+
+
+def check(instruction: Instruction, core: CoreParams) -> None:
+    """Raise WidthError or PlaceError, both ArchError, where `core` cannot execute `instruction`."""
+    name = instruction.opcode.name
+    used = USED[instruction.opcode]
+    limits = {"weight_width": Role.WEIGHT, "master_width": Role.MASTER}
+    if instruction.opcode in WIDTH_ROLE:
+        limits["width"] = WIDTH_ROLE[instruction.opcode]
+    for field, role in limits.items():
+        asked, has = getattr(instruction, field), core.width(role)
+        if field in used and asked > has:
+            raise WidthError(f"{name}.{field}={asked}: this core's {role} datapath has {has} bits")
+    for operand, matrix in instruction.matrices.items():
+        end, depth = matrix.base + matrix.words(core.n), core.depth(matrix.memory)
+        if end > depth:
+            memory = matrix.memory.name
+            raise PlaceError(f"{name}, operand {operand}: ends at word {end} of {memory}, which has {depth}")
+        if matrix.rows > 1 and matrix.pitch < blocks(matrix.cols, core.n):
+            raise PlaceError(
+                f"{name}, operand {operand}: rows of {matrix.cols} elements overlap at a pitch of {matrix.pitch} words"
+            )

@@ -1,0 +1,73 @@
+"""The lanes' random generators, all columns of a pass at once.
+
+A column of tiles drains all its rows before the next column begins, so column c's generator has taken
+(c // N) * rows steps when its first row comes. Xorshift is linear over GF(2): that many steps are one 32 x 32 bit
+matrix, and every column can start where it belongs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch import generator
+from insitu.sim.jit import callee, kernel
+
+States = npt.NDArray[np.uint32]
+
+#: For instructions that do not draw.
+NO_STATES: States = np.empty(0, dtype=np.uint32)
+
+_mix = callee(generator.mix)
+_STREAMS, _GOLDEN, _MASK = generator.STREAMS, generator.GOLDEN, generator.MASK
+
+
+@kernel
+def _apply(columns: States, state: Any) -> np.uint32:
+    state = np.int64(state)
+    result = np.uint32(0)
+    for bit in range(32):
+        result ^= columns[bit] & np.uint32(-((state >> bit) & 1))
+    return result
+
+
+@lru_cache(maxsize=256)
+def jump(steps: int) -> States:
+    """The bit matrix of `steps` generator steps: uint32 [32], the images of the single bits."""
+    result = np.array([1 << b for b in range(32)], dtype=np.uint32)
+    square = np.array([generator.xorshift(1 << b) for b in range(32)], dtype=np.uint32)
+    while steps:
+        if steps & 1:
+            result = np.array([_apply(square, int(c)) for c in result], dtype=np.uint32)
+        square = np.array([_apply(square, int(c)) for c in square], dtype=np.uint32)
+        steps >>= 1
+    return result
+
+
+@kernel
+def _start(seed: int, stream: int, columns: States, states: States, n: int) -> None:
+    for lane in range(min(n, states.size)):
+        state = _mix((seed + (_STREAMS * lane + stream + 1) * _GOLDEN) & _MASK)
+        states[lane] = state if state != 0 else _GOLDEN
+    for c in range(n, states.size):
+        states[c] = _apply(columns, states[c - n])
+
+
+def start(seed: int, stream: int, *, rows: int, cols: int, n: int) -> States:
+    """Every column's generator before its first row: uint32 [cols]."""
+    states = np.empty(cols, dtype=np.uint32)
+    _start(seed, stream, jump(rows), states, n)
+    return states
+
+
+#: Steps after which every generator is where it began.
+PERIOD = (1 << 32) - 1
+
+
+def advanced(states: States, steps: int) -> States:
+    """The states after `steps` more steps, which may be negative."""
+    columns = jump(steps % PERIOD)
+    return np.array([_apply(columns, int(s)) for s in states], dtype=np.uint32)

@@ -1,0 +1,107 @@
+"""The state an instruction works on: memories, scale registers, seed, flags; weights as they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from insitu.arch import generator
+from insitu.arch.isa import Instruction
+from insitu.arch.layout import Matrix, Memory
+from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, clamp, range_exponent
+from insitu.arch.params import SCALES, CoreParams
+from insitu.sim import kernels
+from insitu.sim.lanes import NO_STATES as _NO_STATES
+from insitu.sim.memory import BankedMemory, Values
+from insitu.sim.rows import constants
+
+
+@dataclass
+class _Weights:
+    """Masters as the read port delivers them, float32, same geometry; `valid` until a master changes."""
+
+    flat: Values
+    valid: bool = False
+
+
+class Machine:
+    """Memories and registers of a core."""
+
+    def __init__(self, core: CoreParams) -> None:
+        self.core = core
+        self.memories = {
+            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.float32) for m in Memory
+        }
+        self.scales = [[0, 0] for _ in range(SCALES)]
+        self.seed = 1
+        self.accumulator_overflow = False
+        self.saturated = 0
+        self._weights: dict[tuple[Matrix, int, int, int], _Weights] = {}
+
+    def view(self, matrix: Matrix) -> Values:
+        """The matrix as a writable view [rows, cols]."""
+        return self.memories[matrix.memory].view(matrix)
+
+    def tail(self, matrix: Matrix) -> tuple[Values, int]:
+        """(the flat memory from the matrix on, elements from one row to the next): what compiled loops take."""
+        return self.memories[matrix.memory].tail(matrix), matrix.pitch * self.core.n
+
+    def weights(self, instruction: Instruction, matrix: Matrix) -> Values:
+        """What the read port delivers for a matrix of WGT: float32 view [rows, cols]."""
+        rounding, shift = instruction.weight_rounding, instruction.weight_shift
+        key = (matrix, shift, instruction.weight_width, int(rounding))
+        weights = self._weights.get(key)
+        pitch = matrix.pitch * self.core.n
+        if weights is None:
+            weights = self._weights[key] = _Weights(np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.float32))
+        if not weights.valid:
+            half = 1 << (instruction.weight_width - 1)
+            masters, _ = self.tail(matrix)
+            kernels.reading(
+                masters,
+                weights.flat,
+                pitch,
+                matrix.rows,
+                np.empty(matrix.cols, np.int32 if self.core.master_bits <= 30 else np.int64),
+                int(rounding),
+                _NO_STATES,
+                constants(rounding, shift),
+                (-half, half - 1),
+            )
+            weights.valid = True
+        return np.lib.stride_tricks.as_strided(weights.flat, (matrix.rows, matrix.cols), (pitch * 4, 4))
+
+    def changed(self, matrix: Matrix | None = None) -> None:
+        """A matrix was written (all memories, where None): weights of changed masters are delivered anew."""
+        if matrix is None or matrix.memory is Memory.WGT:
+            for weights in self._weights.values():
+                weights.valid = False
+
+    def shift(self, scale: int, source: int) -> int:
+        """The clamped shift from an accumulator's exponent to a scale register's."""
+        return clamp(self.scales[scale][0] - source, SHIFT_MIN, SHIFT_MAX)
+
+    def bias_operand(self, instruction: Instruction, scale: int) -> int:
+        """The integer that stands for 2**bias_exponent beside activations of a scale register's exponent."""
+        return 1 << clamp(instruction.bias_exponent - self.scales[scale][0], 0, self.core.activation_bits - 2)
+
+    def commit(self, instruction: Instruction) -> None:
+        """A tracked instruction begins: the exponent measured in its last run comes into use."""
+        if instruction.track:
+            scale = self.scales[instruction.sd]
+            scale[0] = scale[1]
+
+    def measured(self, instruction: Instruction, source: int, seen: int) -> None:
+        """A tracked instruction ends: `seen` is the OR of its accumulators' magnitudes."""
+        if instruction.track:
+            scale = self.scales[instruction.sd]
+            bits = int(seen).bit_length()
+            scale[1] = range_exponent(source, bits, instruction.width) if bits else scale[0]
+
+    def draw(self, instruction: Instruction) -> int:
+        """The seed an instruction's generators start from; SEED steps where it draws."""
+        seed = self.seed
+        if instruction.draws:
+            self.seed = generator.xorshift(seed)
+        return seed

@@ -1,0 +1,43 @@
+"""Exact integer products, by the fastest way that is provably exact for the widths at hand."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.params import CoreParams
+
+#: Integers up to this magnitude are exact in the format, and so is every sum that stays below it, in any order.
+FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
+
+
+class Method(Enum):
+    """How a product is taken."""
+
+    FLOAT32 = np.float32  #: single-precision BLAS
+    FLOAT64 = np.float64  #: double-precision BLAS
+    STEPWISE = np.int64  #: one addition after another: an accumulator may wrap
+
+
+def bound(instruction: Instruction, core: CoreParams) -> int:
+    """The largest magnitude any partial sum of the pass can reach: depth * 2**(wa - 1) * 2**(wb - 1)."""
+    wa, wb = {
+        Opcode.FORWARD: (core.activation_bits, instruction.weight_width),
+        Opcode.BACKWARD: (max(core.error_bits, core.target_bits), instruction.weight_width),
+        Opcode.UPDATE: (max(core.error_bits, core.target_bits), core.activation_bits),
+    }[instruction.opcode]
+    return instruction.depth << (wa - 1 + wb - 1)
+
+
+def method(instruction: Instruction, core: CoreParams) -> Method:
+    """The fastest exact method: floating point while no sum can round, and none can leave the accumulator."""
+    largest = bound(instruction, core)
+    if largest >= 1 << (core.accumulator_bits - 1):
+        return Method.STEPWISE
+    if largest <= FLOAT32_EXACT:
+        return Method.FLOAT32
+    if largest <= FLOAT64_EXACT:
+        return Method.FLOAT64
+    return Method.STEPWISE

@@ -1,0 +1,64 @@
+"""Streams of beats between host and core: `n` lanes a beat, first in, first out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.layout import blocks
+
+Beats = npt.NDArray[np.int64]
+
+
+class BeatStream:
+    """A queue of beats, each int64 [n]."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._chunks: deque[Beats] = deque()
+        self.pending = 0  #: beats waiting
+
+    def put(self, beats: npt.NDArray[np.integer]) -> None:
+        """Append beats [count, n]."""
+        chunk = np.ascontiguousarray(beats, dtype=np.int64)
+        if chunk.ndim != 2 or chunk.shape[1] != self.n:
+            raise ValueError(f"beats of shape {chunk.shape}: expected [count, {self.n}]")
+        if chunk.shape[0]:
+            self._chunks.append(chunk)
+            self.pending += chunk.shape[0]
+
+    def take(self, count: int) -> Beats:
+        """Remove the first `count` beats: int64 [count, n]. The caller has seen that `pending` is enough."""
+        parts: list[Beats] = []
+        self.pending -= count
+        while count:
+            chunk = self._chunks.popleft()
+            if chunk.shape[0] > count:
+                self._chunks.appendleft(chunk[count:])
+                chunk = chunk[:count]
+            parts.append(chunk)
+            count -= chunk.shape[0]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def clear(self) -> None:
+        """Drop everything waiting."""
+        self._chunks.clear()
+        self.pending = 0
+
+
+def to_beats(values: npt.NDArray[np.integer], n: int) -> Beats:
+    """A matrix [rows, cols] as the beats LOAD expects: int64 [rows * ceil(cols / n), n], padded with zeros."""
+    rows, cols = values.shape
+    words = blocks(cols, n)
+    if cols == words * n:
+        return np.ascontiguousarray(values, dtype=np.int64).reshape(-1, n)
+    padded = np.zeros((rows, words * n), dtype=np.int64)
+    padded[:, :cols] = values
+    return padded.reshape(-1, n)
+
+
+def from_beats(beats: Beats, rows: int, cols: int) -> Beats:
+    """The matrix [rows, cols] out of the beats STORE sends."""
+    return beats.reshape(rows, -1)[:, :cols]

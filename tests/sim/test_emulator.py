@@ -1,0 +1,84 @@
+"""The emulator against the reference in plain Python integers, bit for bit, over random cores and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from insitu.arch.isa import assemble
+from insitu.arch.layout import Memory
+from insitu.sim.emulator import Emulator
+from tests.reference.compare import expect_equal
+from tests.reference.machine import ReferenceMachine, State
+from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+
+CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def explore(cases: int) -> settings:
+    return settings(max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=CHECKS)
+
+
+def emulator_of(case: Case, *, statistics: bool = False) -> Emulator:
+    """An emulator in the case's start, its program loaded."""
+    emulator = Emulator(case.core, statistics=statistics)
+    for memory, image in case.memories.items():
+        emulator.set_image(memory, image)
+    emulator.scales[:] = [list(pair) for pair in case.scales]
+    emulator.seed = case.seed
+    emulator.stream_in.put(case.stream_in)
+    emulator.load_program(assemble(case.instructions))
+    return emulator
+
+
+def state_of(emulator: Emulator) -> State:
+    """The emulator's state as the reference shows its own; takes what is in the output stream."""
+    return State(
+        memories={m: emulator.image(m) for m in Memory},
+        scales=tuple((s[0], s[1]) for s in emulator.scales),
+        seed=emulator.seed,
+        accumulator_overflow=emulator.accumulator_overflow,
+        saturated=emulator.saturated,
+        macs=emulator.counters.macs,
+        instructions=emulator.counters.instructions,
+        stream_out=emulator.stream_out.take(emulator.stream_out.pending).tolist()
+        if emulator.stream_out.pending
+        else [],
+    )
+
+
+def compare(case: Case, *, statistics: bool = False) -> None:
+    """Run the case on both, comparing everything after every instruction."""
+    reference = ReferenceMachine.start(case)
+    emulator = emulator_of(case, statistics=statistics)
+    beats = iter(case.stream_in.tolist())
+    emulator.start(0)
+    for instruction, words in zip(case.instructions, assemble(case.instructions), strict=True):
+        out = reference.execute(words.tolist(), beats)
+        assert emulator.advance(1) == 1
+        expected = replace(reference.state(), stream_out=out)
+        expect_equal(case.core, instruction, expected, state_of(emulator))
+
+
+@pytest.mark.parametrize(("strategy", "cases"), [(pass_instructions, 2400), (train_sequences, 500)])
+def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
+    distinct = set()
+
+    @explore(cases)
+    @given(on_any_core(strategy))
+    def run(case: Case) -> None:
+        distinct.add((repr(case), *(image.tobytes() for image in case.memories.values())))
+        compare(case)
+
+    run()
+    assert len(distinct) > 0.9 * cases
+
+
+@explore(60)
+@given(on_any_core(train_sequences))
+def test_statistics_change_nothing(case: Case) -> None:
+    compare(case, statistics=True)
