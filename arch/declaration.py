@@ -91,7 +91,11 @@ class Declaration:
     def __post_init__(self) -> None:
         _check(self)
         for layer in self.layers:
-            _check(self.at(layer), f"layer {layer!r}: ")
+            try:
+                self.at(layer)
+            except ArchError as error:
+                text = str(error)
+                raise ArchError(text if text.startswith("layer") else f"layer {layer!r}: {text}") from error
 
     def role(self, role: Role) -> RoleFormat:
         """The format of a role."""
@@ -123,11 +127,14 @@ class Declaration:
     def from_json(cls, data: Mapping[str, Any]) -> Declaration:
         """The declaration of a `to_json` dictionary. Raises ArchError where a field is missing or unknown."""
         try:
+            require(set(data) == {f.name for f in fields(cls)}, f"not a number declaration: it has {sorted(data)}")
             roles = {r.value: _role_from_json(data[r.value]) for r in Role}
             layers = {
                 name: {role: _role_from_json(fmt) for role, fmt in override.items()}
                 for name, override in data["layers"].items()
             }
+        except ArchError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchError(f"not a number declaration: {error!r}") from error
         return cls(layers=layers, **roles)
@@ -161,6 +168,8 @@ class Declaration:
             policy = None if exponent is None else ExponentPolicy(exponent)
         except ValueError as error:
             raise ArchError(f"exponents {exponent!r}: allowed are {', '.join(ExponentPolicy)}") from error
+        unknown = sorted(set(rounding or {}) - {r.value for r in Role})
+        require(not unknown, f"rounding of {unknown}: roles are {', '.join(Role)}")
         changes: dict[str, Any] = {}
         for role in Role:
             fmt = replace(result.role(role), width=widths.get(role, result.role(role).width))
@@ -182,24 +191,22 @@ def _role_from_json(data: Mapping[str, Any]) -> RoleFormat:
     )
 
 
-def _check(declaration: Declaration, where: str = "") -> None:
+def _check(declaration: Declaration) -> None:
     for role in Role:
         fmt = declaration.role(role)
         low, high = WIDTHS[role]
-        require(low <= fmt.width <= high, f"{where}{role} of {fmt.width} bits: allowed are {low} to {high}")
+        require(low <= fmt.width <= high, f"{role} of {fmt.width} bits: allowed are {low} to {high}")
         require(
             role in _ADAPTIVE or fmt.exponent is ExponentPolicy.STATIC,
-            f"{where}{role} exponents {fmt.exponent}: only activation, error and gradient can be other than static",
+            f"{role} exponents {fmt.exponent}: only activation, error and gradient can be other than static",
         )
     require(
         declaration.master.width >= declaration.weight.width,
-        f"{where}master of {declaration.master.width} bits under a weight of {declaration.weight.width}: "
+        f"master of {declaration.master.width} bits under a weight of {declaration.weight.width}: "
         "a master is at least as wide as its weight",
     )
     require(
         declaration.weight.rounding in (Rounding.FLOOR, Rounding.NEAREST),
-        f"{where}weight rounding {declaration.weight.rounding.name}: the read port rounds floor or nearest",
+        f"weight rounding {declaration.weight.rounding.name}: the read port rounds floor or nearest",
     )
-    require(
-        declaration.accumulator.overflow is Overflow.WRAP, f"{where}accumulators wrap and raise a flag: cannot saturate"
-    )
+    require(declaration.accumulator.overflow is Overflow.WRAP, "accumulators wrap and raise a flag: cannot saturate")

@@ -160,6 +160,8 @@ class Instruction:
     bias_exponent: int = 0
 
     def __post_init__(self) -> None:
+        for name, kind in _ENUMS.items():
+            object.__setattr__(self, name, _member(name, kind, getattr(self, name)))
         used = USED[self.opcode]
         for name, f in FIELDS.items():
             value = int(getattr(self, name))
@@ -258,12 +260,6 @@ class Instruction:
         for name, f in FIELDS.items():
             raw = (int(words[f.word]) & f.mask) >> f.lsb
             values[name] = raw - (1 << f.width) if f.signed and raw >> (f.width - 1) else raw
-        for name, kind in _ENUMS.items():
-            try:
-                values[name] = kind(values[name])
-            except ValueError as error:
-                allowed = ", ".join(f"{member.value} ({member.name})" for member in kind)
-                raise ArchError(f"instruction {name}={values[name]}: allowed are {allowed}") from error
         return cls(**values)
 
     def __str__(self) -> str:
@@ -286,6 +282,16 @@ _ENUMS: Mapping[str, type[IntEnum]] = {
     "weight_rounding": Rounding,
     "overflow": Overflow,
 }
+
+
+def _member(name: str, kind: type[IntEnum], value: int) -> IntEnum:
+    try:
+        return kind(value)
+    except ValueError as error:
+        allowed = ", ".join(f"{member.value} ({member.name})" for member in kind)
+        raise ArchError(f"instruction {name}={value}: allowed are {allowed}") from error
+
+
 assert {f.name for f in fields(Instruction)} == set(FIELDS)
 
 

@@ -144,7 +144,8 @@ class FixedFormat:
         """Real values -> integers of `dtype`: nearest, ties to even, saturated. Raises ArchError on NaN."""
         x = np.asarray(values, dtype=np.float64)
         require(not bool(np.isnan(x).any()), "a value to quantise is NaN")
-        q = np.rint(np.ldexp(x, -self.exponent))
+        with np.errstate(over="ignore"):  # what overflows a float saturates here
+            q = np.rint(np.ldexp(x, -self.exponent))
         return np.clip(q, self.minimum, self.maximum).astype(self.dtype)
 
     def real(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -153,8 +154,12 @@ class FixedFormat:
 
     @classmethod
     def covering(cls, magnitude: float, *, width: int, headroom: int = 0) -> FixedFormat:
-        """The finest format of `width` bits that holds +-magnitude, with `headroom` more bits above it."""
+        """The finest format of `width` bits that holds +-magnitude, with `headroom` more bits above it.
+
+        A power of two counts as held though +magnitude itself saturates by one step: pixels in [0, 1] get all bits.
+        """
         require(np.isfinite(magnitude) and magnitude >= 0, f"magnitude {magnitude!r}: must be finite and >= 0")
-        # frexp: magnitude = f * 2**b with f in [0.5, 1), so b is the exponent just above it.
-        above = int(np.frexp(magnitude)[1]) if magnitude > 0 else 0
+        # frexp: magnitude = f * 2**b with f in [0.5, 1), so 2**b is the power of two above it, or twice itself.
+        fraction, above = (float(v) for v in np.frexp(magnitude)) if magnitude > 0 else (1.0, 0.0)
+        above = int(above) - (fraction == 0.5)
         return cls(width=width, exponent=clamp(above + headroom - (width - 1), EXPONENT_MIN, EXPONENT_MAX))

@@ -29,7 +29,6 @@ class CoreParams:
     n: cells on a side of the array, lanes and banks (4, 8, 16 or 32).
     *_bits: width of each role's datapath; a program may use less, never more.
     *_depth: words of N elements in each memory; program_depth counts instructions.
-    weight_rounding: the WGT read port's rounding, `floor` or `nearest`.
     Raises ArchError on any value outside its range.
     """
 

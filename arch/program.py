@@ -115,7 +115,7 @@ class Program:
             memory = tensor.matrix.memory
             end, depth = tensor.matrix.base + tensor.matrix.words(self.core.n), self.core.depth(memory)
             require(end <= depth, f"tensor {name!r} ends at word {end} of {memory.name}, which has {depth}")
-            require(tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
+            require(0 <= tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
 
     @cached_property
     def words(self) -> npt.NDArray[np.uint32]:
@@ -178,7 +178,11 @@ class Program:
                 header["hash"] == f"{core.hash:016x}",
                 f"{name}: made for another version of the architecture (parameter hash {header['hash']})",
             )
-            words = np.frombuffer(body[start + length :], dtype="<u4").reshape(header["instructions"], WORDS)
+            count = header["instructions"]
+            require(isinstance(count, int) and count >= 1, f"{name}: a header of {count!r} instructions")
+            for key in ("meta", "bias_exponents", "entries", "tensors"):
+                require(isinstance(header[key], dict), f"{name}: header field {key!r} is no mapping")
+            words = np.frombuffer(body[start + length :], dtype="<u4").reshape(count, WORDS)
             return cls(
                 core=core,
                 declaration=Declaration.from_json(header["declaration"]),
@@ -212,6 +216,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp keeps others out; a written file is like any other
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -220,3 +225,9 @@ def write_whole(path: str | Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
