@@ -104,6 +104,11 @@ class Emulator:
         """Begin at an instruction."""
         self.pc, self.busy, self.done, self.error = entry, True, False, Error.NONE
 
+    def finish(self) -> None:
+        """Stop after the instruction just executed, without an error: a single step."""
+        if self.busy:
+            self._stop(Error.NONE)
+
     def abort(self) -> None:
         """Stop a running program."""
         if self.busy:

@@ -71,7 +71,9 @@ def measure(
     return Ranges(
         sample=float(samples.abs().max()),
         activation={
-            layer.name: float((outputs[layer.name].clamp(min=0) if layer.relu else outputs[layer.name]).abs().max())
+            layer.name: float(
+                (outputs[layer.name].clamp(min=0) if layer.relu else outputs[layer.name]).detach().abs().max()
+            )
             for layer in graph.layers
         },
         error={name: float(g.abs().max()) for name, g in zip(names, gradients[:count], strict=True)},

@@ -1,0 +1,343 @@
+"""The driver: programs, weights, training and inference over any `Device`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import blocks
+from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
+from insitu.arch.params import ARCH_VERSION, CoreParams
+from insitu.arch.program import Program
+from insitu.arch.registers import IDENTITY, REGISTERS, Error
+from insitu.host.device.emulated import EmulatedDevice
+from insitu.host.device.protocol import Buffer, Device, lane_dtype
+from insitu.host.device.registers import Registers
+from insitu.host.errors import DeviceError, DeviceMismatch, ProgramFault
+
+#: Seconds a wait may take unless told otherwise.
+TIMEOUT = 30.0
+
+Backend = Callable[..., Device]
+#: Backends by name; each takes a CoreParams and its own keyword arguments.
+BACKENDS: dict[str, Backend] = {"emulator": EmulatedDevice}
+
+Real = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.signedinteger[Any]]
+
+
+def open_device(core: CoreParams, backend: str = "emulator", **options: Any) -> Driver:
+    """Open a device: `with open_device(core) as device: ...`. Raises DeviceError for an unknown backend and
+    DeviceMismatch where what answers is not this core."""
+    if backend not in BACKENDS:
+        raise DeviceError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
+    return Driver(BACKENDS[backend](core, **options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """The device's counters since they were last cleared."""
+
+    cycles: int
+    macs: int
+    instructions: int
+    saturated: int
+    stall_in: int
+    stall_out: int
+    accumulator_overflow: bool
+
+    def busy(self, core: CoreParams) -> float:
+        """Share of the array's multiply-accumulate slots that did useful work, 0 to 1."""
+        return self.macs / (core.cells * self.cycles) if self.cycles else 0.0
+
+
+class Driver:
+    """A device with a program. A context manager: leaving it closes the device.
+
+    Samples and targets may be given as real numbers (quantised to their format) or as integers that already are in it.
+    """
+
+    def __init__(self, device: Device, *, timeout: float = TIMEOUT) -> None:
+        self.device = device
+        self.core = device.core
+        self.registers = Registers(device)
+        self.timeout = timeout
+        self._program: Program | None = None
+        identity, version = self.registers["ID"], self.registers["VERSION"]
+        if identity != IDENTITY or version != ARCH_VERSION:
+            raise DeviceMismatch(
+                f"no insitu core of version {ARCH_VERSION} answers: ID {identity:#010x}, VERSION {version}"
+            )
+        self._check_hash(self.core)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.device.close()
+
+    # Programs.
+
+    @property
+    def program(self) -> Program:
+        """The program in the device. Raises DeviceError where none was loaded."""
+        if self._program is None:
+            raise DeviceError("no program loaded: call load(program) first")
+        return self._program
+
+    def load(self, program: Program) -> None:
+        """Put a program into the device and set its scale registers. Raises DeviceMismatch where the device's
+        parameter hash is not the one the program was made for."""
+        self._check_hash(program.core)
+        self._load_words(program)
+        for index, exponent in enumerate(program.scales):
+            self.set_scale(index, exponent)
+
+    def replace_program(self, program: Program) -> None:
+        """Put a program of the same tensors in place of the loaded one, scale registers left as they are: for
+        another learning rate."""
+        if program.tensors != self.program.tensors:
+            raise DeviceMismatch("the new program has other tensors: load it instead")
+        self._load_words(program)
+
+    def _load_words(self, program: Program) -> None:
+        words = program.words.reshape(-1)
+        beats = self.device.allocate(len(words))
+        lanes = 32 // self.core.lane_bits
+        beats[:, :lanes] = words.astype("<u4").view(lane_dtype(self.core)).reshape(-1, lanes)
+        self.registers["ENTRY"] = 0
+        self.registers["COUNT"] = len(program.instructions)
+        self.registers.command("load_program")
+        self.device.send(beats).wait(self.timeout)
+        self.device.wait_done(self.timeout)
+        self._program = program
+
+    def _check_hash(self, core: CoreParams) -> None:
+        found = self.registers["HASH_HI"] << 32 | self.registers["HASH_LO"]
+        if found != core.hash:
+            raise DeviceMismatch(
+                f"the device's parameter hash is {found:016x}, the program's core has {core.hash:016x}"
+            )
+
+    # Scale registers, seed, counters.
+
+    def scale(self, index: int) -> int:
+        """The exponent in use in a scale register."""
+        byte = REGISTERS["SCALE"].fields["exponent"].of(self.registers["SCALE", index])
+        return byte - 256 if byte > EXPONENT_MAX else byte
+
+    def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
+        """Set a scale register, both its exponent in use and the one the next tracked run commits."""
+        if not EXPONENT_MIN <= exponent <= EXPONENT_MAX:
+            raise DeviceError(f"exponent {exponent}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}")
+        fields = REGISTERS["SCALE"].fields
+        following = exponent if following is None else following
+        self.registers["SCALE", index] = fields["exponent"].put(exponent) | fields["next"].put(following)
+
+    def format(self, tensor: str) -> FixedFormat:
+        """A tensor's format with the exponent now in use."""
+        t = self.program.tensors[tensor]
+        return FixedFormat(width=t.width, exponent=self.scale(t.scale))
+
+    @property
+    def seed(self) -> int:
+        """Seed of stochastic rounding; steps as programs draw."""
+        return self.registers["SEED"]
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self.registers["SEED"] = value
+
+    @property
+    def counters(self) -> Counters:
+        r = self.registers
+        return Counters(
+            cycles=r.counter("CYCLES"),
+            macs=r.counter("MACS"),
+            instructions=r["INSTRUCTIONS"],
+            saturated=r["SATURATED"],
+            stall_in=r["STALL_IN"],
+            stall_out=r["STALL_OUT"],
+            accumulator_overflow=bool(r.field("STATUS", "accumulator_overflow")),
+        )
+
+    def clear_counters(self) -> None:
+        """Set counters and sticky flags to zero."""
+        self.registers.command("clear")
+
+    # Running.
+
+    def start(self, entry: str) -> None:
+        """Start an entry of the program; does not wait."""
+        self.program.entry(entry)
+        self.registers["ENTRY"] = self.program.entries[entry]
+        self.registers.command("start")
+
+    def wait(self) -> None:
+        """Wait for the running entry. Raises DeviceTimeout, or ProgramFault where it stopped with an error; after a
+        timeout the program is aborted, so the device takes the next one."""
+        try:
+            self.device.wait_done(self.timeout)
+        except DeviceError:
+            self.registers.command("abort")
+            raise
+        self._check_status()
+
+    def _check_status(self) -> None:
+        status, fields = self.registers["STATUS"], REGISTERS["STATUS"].fields
+        error = fields["error"].of(status)
+        if error:
+            pc = fields["pc"].of(status)
+            known = self._program is not None and pc < len(self._program.instructions)
+            text = str(self.program.instructions[pc]) if known else "outside the program"
+            raise ProgramFault(f"the program stopped at instruction {pc} ({text}): {Error(error).name}")
+
+    def _run(self, entry: str, sent: list[Buffer], received: list[Buffer]) -> None:
+        """Run an entry: what it loads, what it stores, in order."""
+        self.start(entry)
+        coming = [self.device.receive(b) for b in received]
+        transfers = [self.device.send(b) for b in sent]
+        try:
+            for transfer in (*transfers, *coming):
+                transfer.wait(self.timeout)
+        except DeviceError:
+            self._check_status()
+            self.registers.command("abort")
+            raise
+        self.wait()
+
+    # Samples.
+
+    def quantise(self, tensor: str, values: npt.ArrayLike) -> Integers:
+        """Real numbers in a tensor's format, flattened to [rows, features]; integers pass as they are."""
+        array = np.asarray(values)
+        array = array.reshape(len(array), -1)
+        if array.dtype.kind in "iu":
+            fmt = self.program.initial_format(tensor)
+            return array.astype(fmt.dtype, copy=False)
+        return self.format(tensor).quantise(array)
+
+    def _beats(self, tensor: str, values: Integers) -> Buffer:
+        """Integers [rows, cols] as the beats of a LOAD, short batches filled with zeros."""
+        matrix = self.program.tensors[tensor].matrix
+        words = blocks(matrix.cols, self.core.n)
+        if values.ndim != 2 or values.shape[1] != matrix.cols:
+            raise DeviceError(f"{tensor} of shape {values.shape}: expected [n, {matrix.cols}]")
+        buffer = self.device.allocate(matrix.rows * words)
+        buffer.reshape(matrix.rows, -1)[: len(values), : matrix.cols] = values
+        return buffer
+
+    def _stored(self, tensor: str) -> Buffer:
+        matrix = self.program.tensors[tensor].matrix
+        return self.device.allocate(matrix.rows * blocks(matrix.cols, self.core.n))
+
+    def _matrix(self, tensor: str, buffer: Buffer) -> Integers:
+        matrix = self.program.tensors[tensor].matrix
+        return buffer.reshape(matrix.rows, -1)[:, : matrix.cols]
+
+    @property
+    def _logits(self) -> str:
+        """The tensor that holds the logits: what `infer` stores."""
+        store = next(i for i in self.program.entry("infer") if i.opcode is Opcode.STORE)
+        return next(name for name, t in self.program.tensors.items() if t.matrix == store.a)
+
+    def infer(self, x: npt.ArrayLike) -> Real:
+        """Logits float32 [n, classes] of samples [n, ...], in batches of the program's."""
+        samples = self.quantise("sample", x)
+        name, batch = self._logits, self.program.batch
+        out = np.empty((len(samples), self.program.tensors[name].matrix.cols), dtype=np.float32)
+        for first in range(0, len(samples), batch):
+            part = samples[first : first + batch]
+            stored = self._stored(name)
+            self._run("infer", [self._beats("sample", part)], [stored])
+            out[first : first + batch] = self._matrix(name, stored)[: len(part)]
+        return np.ldexp(out, self.format(name).exponent)
+
+    def train(self, x: npt.ArrayLike, targets: npt.ArrayLike) -> Real:
+        """One training step on a batch [batch, ...] with target distributions [batch, classes]; the logits before it,
+        float32 [batch, classes]."""
+        samples, wanted = self.quantise("sample", x), self.quantise("target", targets)
+        self._check_batch(samples)
+        self._check_batch(wanted)
+        stored = self._stored(self._logits)
+        self._run("train", [self._beats("sample", samples), self._beats("target", wanted)], [stored])
+        return self._real_logits(stored)
+
+    def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
+        """One training step with a loss of the host's: `gradient(logits)` gives dL/dlogits [batch, classes] of the
+        summed loss, which goes to the device at the finest exponent that holds it. Returns the logits."""
+        samples = self.quantise("sample", x)
+        self._check_batch(samples)
+        stored = self._stored(self._logits)
+        self.start("train_host")
+        coming = self.device.receive(stored)
+        try:
+            self.device.send(self._beats("sample", samples)).wait(self.timeout)
+            coming.wait(self.timeout)
+            logits = self._real_logits(stored)
+            name = self._error_tensor()
+            tensor = self.program.tensors[name]
+            wanted = np.asarray(gradient(logits), dtype=np.float64)
+            if wanted.shape != logits.shape or not np.isfinite(wanted).all():
+                raise DeviceError(f"gradient of shape {wanted.shape}: expected finite numbers of shape {logits.shape}")
+            fmt = FixedFormat.covering(float(np.abs(wanted).max()), width=tensor.width)
+            self.set_scale(tensor.scale, fmt.exponent)
+            self.device.send(self._beats(name, fmt.quantise(wanted))).wait(self.timeout)
+        except BaseException:
+            self.registers.command("abort")
+            raise
+        self.wait()
+        return logits
+
+    def _error_tensor(self) -> str:
+        loads = [i for i in self.program.entry("train_host") if i.opcode is Opcode.LOAD]
+        return next(name for name, t in self.program.tensors.items() if t.matrix == loads[-1].d)
+
+    def _real_logits(self, stored: Buffer) -> Real:
+        name = self._logits
+        return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
+
+    def _check_batch(self, values: Integers) -> None:
+        if len(values) != self.program.batch:
+            raise DeviceError(f"{len(values)} samples: this program trains on exactly {self.program.batch}")
+
+    # Weights.
+
+    @property
+    def _weights(self) -> list[str]:
+        by_place = {t.matrix: name for name, t in self.program.tensors.items()}
+        return [by_place[i.d] for i in self.program.entry("load_weights") if i.opcode is Opcode.LOAD]
+
+    def write_weights(self, masters: Mapping[str, Integers]) -> None:
+        """Masters by tensor name, each [outputs, inputs (+ 1)]. Raises DeviceError where one is missing or unknown."""
+        names = self._weights
+        if set(masters) != set(names):
+            raise DeviceError(f"weights of {sorted(masters)}: this program has {sorted(names)}")
+        for name in names:
+            tensor = self.program.tensors[name]
+            shape = (tensor.matrix.rows, tensor.matrix.cols)
+            if masters[name].shape != shape:
+                raise DeviceError(f"{name} of shape {masters[name].shape}: expected {shape}")
+            half = 1 << (tensor.width - 1)
+            if masters[name].min() < -half or masters[name].max() >= half:
+                raise DeviceError(f"{name}: a master is outside the {tensor.width} bits it has")
+        self._run("load_weights", [self._beats(n, masters[n]) for n in names], [])
+
+    def read_weights(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Masters by tensor name: int32 [outputs, inputs (+ 1)]."""
+        names = self._weights
+        buffers = [self._stored(n) for n in names]
+        self._run("store_weights", [], buffers)
+        return {n: self._matrix(n, b).astype(np.int32) for n, b in zip(names, buffers, strict=True)}

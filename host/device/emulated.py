@@ -1,0 +1,190 @@
+"""The `emulator` backend: the numba emulator behind the registers and streams of a real core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from insitu.arch.isa import WORDS
+from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN
+from insitu.arch.params import ARCH_VERSION, CoreParams
+from insitu.arch.registers import IDENTITY, REGISTERS, Access, find
+from insitu.host.device.protocol import Buffer, lane_dtype
+from insitu.host.errors import DeviceError, DeviceTimeout
+from insitu.sim.emulator import Emulator
+from insitu.sim.statistics import Statistics
+
+_LOW = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class _Sent:
+    def wait(self, timeout: float) -> None:
+        """The emulator takes beats at once."""
+
+
+class _Receiving:
+    def __init__(self, device: EmulatedDevice, buffer: Buffer) -> None:
+        self._device, self._buffer, self._done = device, buffer, False
+
+    def wait(self, timeout: float) -> None:
+        if self._done:
+            return
+        stream = self._device.emulator.stream_out
+        if stream.pending < len(self._buffer):
+            # Nothing runs while the host waits: what is not there now would never come.
+            raise DeviceTimeout(f"{len(self._buffer)} beats awaited, {stream.pending} in the stream, nothing running")
+        self._buffer[:] = stream.take(len(self._buffer))
+        self._done = True
+
+
+class EmulatedDevice:
+    """A core in this process. Programs run inside the register write, or the send, that lets them go on.
+
+    statistics: collect per-tensor statistics in `self.statistics`.
+    """
+
+    def __init__(self, core: CoreParams, *, statistics: bool = False) -> None:
+        self.core = core
+        self.emulator = Emulator(core, statistics=statistics)
+        self._entry = 0
+        self._count = 0
+        self._loading: int | None = None  # the instruction the next words go to
+        self._step = False
+        self._closed = False
+
+    @property
+    def statistics(self) -> Statistics | None:
+        return self.emulator.statistics
+
+    def read(self, offset: int) -> int:
+        name, index = find(offset)
+        emulator = self.emulator
+        match name:
+            case "ID":
+                return IDENTITY
+            case "VERSION":
+                return ARCH_VERSION
+            case "HASH_LO" | "HASH_HI":
+                return _half(self.core.hash, name)
+            case "STATUS":
+                return self._status()
+            case "ENTRY":
+                return self._entry
+            case "COUNT":
+                return self._count
+            case "SEED":
+                return emulator.seed
+            case "CYCLES_LO" | "CYCLES_HI":
+                return _half(emulator.counters.cycles, name)
+            case "MACS_LO" | "MACS_HI":
+                return _half(emulator.counters.macs, name)
+            case "INSTRUCTIONS":
+                return emulator.counters.instructions & _LOW
+            case "SATURATED":
+                return emulator.saturated & _LOW
+            case "SCALE":
+                fields = REGISTERS["SCALE"].fields
+                exponent, following = emulator.scales[index]
+                return fields["exponent"].put(exponent) | fields["next"].put(following)
+        return 0  # write-only registers, and stalls: an emulated stream never makes the core wait
+
+    def write(self, offset: int, value: int) -> None:
+        self._check_open()
+        name, index = find(offset)
+        match name:
+            case "CONTROL":
+                self._control(value)
+            case "ENTRY":
+                self._entry = value
+            case "COUNT":
+                self._count = value
+            case "SEED":
+                self.emulator.seed = value
+            case "SCALE":
+                fields = REGISTERS["SCALE"].fields
+                self.emulator.scales[index][:] = [_signed(fields[f].of(value)) for f in ("exponent", "next")]
+            case _:
+                assert REGISTERS[name].access is Access.RO  # a bus write to a read-only register changes nothing
+
+    def allocate(self, beats: int) -> Buffer:
+        return np.zeros((beats, self.core.n), dtype=lane_dtype(self.core))
+
+    def send(self, buffer: Buffer) -> _Sent:
+        self._check_open()
+        self.emulator.stream_in.put(buffer)
+        self._go_on()
+        return _Sent()
+
+    def receive(self, buffer: Buffer) -> _Receiving:
+        self._check_open()
+        return _Receiving(self, buffer)
+
+    def wait_done(self, timeout: float) -> None:
+        if self._loading is not None:
+            raise DeviceTimeout(f"program memory waits for words: {self._count} instructions were announced")
+        if self.emulator.busy:
+            raise DeviceTimeout(f"instruction {self.emulator.pc} waits for samples that were not sent")
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("the device is closed")
+
+    def _status(self) -> int:
+        emulator, fields = self.emulator, REGISTERS["STATUS"].fields
+        return (
+            fields["busy"].put(emulator.busy or self._loading is not None)
+            | fields["done"].put(emulator.done)
+            | fields["accumulator_overflow"].put(emulator.accumulator_overflow)
+            | fields["error"].put(emulator.error)
+            | fields["pc"].put(emulator.pc)
+        )
+
+    def _control(self, value: int) -> None:
+        fields, emulator = REGISTERS["CONTROL"].fields, self.emulator
+        if fields["abort"].of(value):
+            self._loading = None
+            emulator.abort()
+        if fields["clear"].of(value):
+            emulator.clear()
+        if emulator.busy or self._loading is not None:
+            return
+        if fields["load_program"].of(value):
+            self._loading = self._entry
+        elif fields["start"].of(value) or fields["step"].of(value):
+            self._step = not fields["start"].of(value)
+            emulator.start(self._entry)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Whatever can run now runs."""
+        emulator = self.emulator
+        if self._loading is not None:
+            if emulator.stream_in.pending < self._count * WORDS:
+                return
+            words = emulator.stream_in.take(self._count * WORDS)
+            emulator.load_program(_words(words, self.core), at=self._loading)
+            self._loading = None
+        if self._step and emulator.advance(1):
+            emulator.finish()
+        elif not self._step:
+            emulator.advance()
+
+
+def _words(beats: Buffer, core: CoreParams) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
+    """The low 32 bits of each beat: instruction words [count, WORDS]."""
+    lanes = 32 // core.lane_bits
+    words = np.ascontiguousarray(beats[:, :lanes], dtype=lane_dtype(core)).view("<u4")
+    return words.reshape(-1, WORDS)
+
+
+def _half(value: int, name: str) -> int:
+    return value >> 32 & _LOW if name.endswith("_HI") else value & _LOW
+
+
+def _signed(byte: int) -> int:
+    return byte - (EXPONENT_MAX - EXPONENT_MIN + 1) if byte > EXPONENT_MAX else byte
