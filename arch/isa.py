@@ -31,7 +31,7 @@ class Opcode(IntEnum):
     FORWARD = 3  #: D[r,c] = sum_k A[r,k] B[c,k]      A, D in ACT; B in WGT
     BACKWARD = 4  #: D[r,c] = sum_k A[r,k] B[k,c]     A, D in ERR; B in WGT; mask M in ACT
     UPDATE = 5  #: D[r,c] -= lr * sum_k A[k,r] B[k,c]  A in ERR; B in ACT; D in WGT
-    LOSS = 6  #: D = softmax(A) - B                   A in ACT; B, D in ERR
+    LOSS = 6  #: D = softmax(A) * sum(B) - B          A in ACT; B, D in ERR
 
 
 @dataclass(frozen=True)

@@ -139,12 +139,13 @@ def reading(
 _base2_logit: Any = callee(loss.base2_logit)
 _exp2: Any = callee(loss.exp2)
 _probability: Any = callee(loss.probability)
-_target_term: Any = callee(loss.target_term)
+_weight: Any = callee(loss.weight)
+_gradient: Any = callee(loss.gradient)
 
 
 @kernel
-def loss_accumulators(z: Flat, t: Flat, z_exponent: int, t_exponent: int, acc: npt.NDArray[np.int64]) -> None:
-    """LOSS: logits z and targets t -> accumulators p - t, all [rows, cols]."""
+def loss_accumulators(z: Flat, t: Flat, z_exponent: int, bits: int, acc: npt.NDArray[np.int64]) -> None:
+    """LOSS: logits z and targets t of `bits` bits -> accumulators, all [rows, cols]."""
     rows, cols = z.shape
     s = np.empty(cols, np.int64)
     for r in range(rows):
@@ -152,12 +153,14 @@ def loss_accumulators(z: Flat, t: Flat, z_exponent: int, t_exponent: int, acc: n
         for c in range(cols):
             s[c] = _base2_logit(np.int64(z[r, c]), z_exponent)
             top = max(top, s[c])
-        total = np.int64(0)
+        total, targets = np.int64(0), np.int64(0)
         for c in range(cols):
             s[c] = _exp2(s[c] - top)
             total += s[c]
+            targets += np.int64(t[r, c])
+        targets = _weight(targets, bits)
         for c in range(cols):
-            acc[r, c] = _probability(s[c], total) - _target_term(np.int64(t[r, c]), t_exponent)
+            acc[r, c] = _gradient(_probability(s[c], total), np.int64(t[r, c]), targets)
 
 
 @kernel

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from insitu.arch import generator
 from insitu.arch.isa import Instruction, Opcode
-from insitu.arch.layout import blocks
-from insitu.arch.loss import PROBABILITY_BITS
+from insitu.arch.layout import Memory, blocks
+from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp, range_exponent
 from insitu.arch.timing import Cost, cost
 from insitu.sim import kernels, lanes
@@ -297,12 +297,11 @@ class Update(_Product):
 
 
 class Loss(_Draining):
-    """D = softmax(A) - B."""
+    """D = softmax(A) * sum(B) - B."""
 
     @property
     def largest(self) -> int:
-        # |p - t| <= 2**PROBABILITY_BITS + |t| << PROBABILITY_BITS
-        return 1 << (PROBABILITY_BITS + self.machine.core.target_bits + 1)
+        return 1 << (PROBABILITY_BITS + self.machine.core.word_bits(Memory.ERR) + SUM_BITS)
 
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
@@ -311,10 +310,10 @@ class Loss(_Draining):
             machine.view(i.a),
             machine.view(i.b),
             machine.scales[i.sa][0],
-            machine.scales[i.sb][0],
+            machine.core.word_bits(Memory.ERR),
             self.accumulators,
         )
-        self.finish(-PROBABILITY_BITS, statistics, steps=blocks(self.d.cols, machine.core.n))
+        self.finish(machine.scales[i.sb][0] - PROBABILITY_BITS, statistics, steps=blocks(self.d.cols, machine.core.n))
 
     def states(self, seed: int, stream: int, rounding: Rounding) -> lanes.States:
         # Row by row: a block's generators are one step behind the block before it.

@@ -236,19 +236,26 @@ class _Emitter:
         """Masters [outputs, inputs + bias], the bias in units of its operand."""
         layer, tensor = t.layer, self.plan.tensors[t.weight]
         weight = layer.module.weight.detach().numpy().astype(np.float64)
+        magnitude = float(np.abs(weight).max()) * 2**WEIGHT_HEADROOM
         if layer.bias:
-            x = self.plan.tensors[t.x]
-            # The operand is a power of two between one step of x and x's largest; 1.0 where that lies inside, with
-            # one step to spare below where the exponent moves.
-            exponent, spare = self.scales[x.scale], int(t.x != SAMPLE)
-            top = exponent + self.plan.core.activation_bits - 2 - spare
-            self.bias_exponents[layer.name] = clamp(max(exponent, min(0, top)), -32, 31)
-            bias = layer.module.bias.detach().numpy().astype(np.float64)
-            weight = np.column_stack([weight, np.ldexp(bias, -self.bias_exponents[layer.name])])
-        magnitude = float(np.abs(weight).max())
-        fmt = FixedFormat.covering(magnitude, width=tensor.width, headroom=WEIGHT_HEADROOM)
+            operand = self._bias_operand(t)
+            bias = layer.module.bias.detach().numpy().astype(np.float64) / operand
+            magnitude = max(magnitude, float(np.abs(bias).max()))
+            weight = np.column_stack([weight, bias])
+        fmt = FixedFormat.covering(magnitude, width=tensor.width)
         self.scales[tensor.scale] = fmt.exponent
         self.masters[t.weight] = fmt.quantise(weight).astype(np.int32)
+
+    def _bias_operand(self, t: _LayerTensors) -> float:
+        """Choose the layer's bias operand; its real value beside activations of the exponent they start from.
+
+        1.0 where the activation format holds it with one step to spare, so that a moving exponent does not move the
+        bias; else 0.5, which the device brings to the nearest power of two that the format holds.
+        """
+        exponent, top = self.scales[self.plan.tensors[t.x].scale], self.plan.core.activation_bits - 2
+        wanted = max(exponent, clamp(exponent + top - 1, -1, 0))
+        self.bias_exponents[t.layer.name] = clamp(wanted, -32, 31)
+        return float(2.0 ** (exponent + clamp(wanted - exponent, 0, top)))
 
     # Instructions.
 

@@ -182,7 +182,7 @@ class ReferenceMachine:
     def _source(self, i: Instruction) -> int:
         """The exponent of the accumulators."""
         if i.opcode is Opcode.LOSS:
-            return -16
+            return self.scale[i.sb][0] - 16
         exponent = self.scale[i.sa][0] + self.scale[i.sb][0]
         if i.b.memory is Memory.WGT:
             exponent += i.weight_shift
@@ -217,7 +217,8 @@ class ReferenceMachine:
         """The accumulators after ReLU or mask, rows x cols."""
         if i.opcode is Opcode.LOSS:
             a, b = self._read(i.a), self._read(i.b)
-            return [numbers.loss_row(a[r], b[r], self.scale[i.sa][0], self.scale[i.sb][0]) for r in range(i.rows)]
+            bits = self.core.word_bits(Memory.ERR)
+            return [numbers.loss_row(a[r], b[r], self.scale[i.sa][0], bits) for r in range(i.rows)]
 
         # left[r] and right[c] are the terms of the sum, k = 0, 1, ...
         a = self._read(i.a)

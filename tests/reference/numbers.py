@@ -79,8 +79,8 @@ def magnitude(x: int) -> int:
     return x if x >= 0 else -x - 1
 
 
-def loss_row(z: list[int], t: list[int], z_exponent: int, t_exponent: int) -> list[int]:
-    """The accumulators of a LOSS row: softmax of the logits z minus the targets t, 16 fractional bits."""
+def loss_row(z: list[int], t: list[int], z_exponent: int, word_bits: int) -> list[int]:
+    """The accumulators of a LOSS row: softmax of the logits z times the targets' sum, minus the targets t."""
     shift = limit(7 - z_exponent, -8, 31)
     scores = [rounded(value * 47274, shift, Rounding.FLOOR, 0) for value in z]
     top = max(scores)
@@ -89,5 +89,10 @@ def loss_row(z: list[int], t: list[int], z_exponent: int, t_exponent: int) -> li
         whole, fraction = divmod(score - top, 256)
         powers.append((256 + fraction) * 128 // 2 ** min(31, -whole))
     total = sum(powers)
-    target_unit = 2 ** limit(16 + t_exponent, 0, 16)
-    return [power * 65536 // total - value * target_unit for power, value in zip(powers, t, strict=True)]
+    span = 2 ** (word_bits + 8)
+    weight = sum(t) % span
+    if weight >= span // 2:
+        weight -= span
+    return [
+        (power * 65536 + total // 2) // total * weight - value * 65536 for power, value in zip(powers, t, strict=True)
+    ]

@@ -222,7 +222,7 @@ def _scales(rng: np.random.Generator, core: CoreParams, i: Instruction) -> tuple
     elif rng.integers(8) != 0 and len({i.sa, i.sb, i.sd, i.sm}) == 4:
         # Drop about as many bits as the accumulator has too many.
         if i.opcode is Opcode.LOSS:
-            source, bits = -16, 17
+            source, bits = int(exponents[i.sb, 0]) - 16, 16 + core.word_bits(Memory.ERR)
         else:
             source = int(exponents[i.sa, 0] + exponents[i.sb, 0]) + i.weight_shift
             right = core.activation_bits
