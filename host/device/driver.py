@@ -19,6 +19,7 @@ from insitu.arch.registers import IDENTITY, REGISTERS, Error
 from insitu.host.device.emulated import EmulatedDevice
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
+from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import DeviceError, DeviceMismatch, ProgramFault
 
 #: Seconds a wait may take unless told otherwise.
@@ -133,9 +134,9 @@ class Driver:
 
     # Scale registers, seed, counters.
 
-    def scale(self, index: int) -> int:
-        """The exponent in use in a scale register."""
-        byte = REGISTERS["SCALE"].fields["exponent"].of(self.registers["SCALE", index])
+    def scale(self, index: int, field: str = "exponent") -> int:
+        """The exponent in use in a scale register, or the `next` one."""
+        byte = REGISTERS["SCALE"].fields[field].of(self.registers["SCALE", index])
         return byte - 256 if byte > EXPONENT_MAX else byte
 
     def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
@@ -248,7 +249,7 @@ class Driver:
         return buffer.reshape(matrix.rows, -1)[:, : matrix.cols]
 
     @property
-    def _logits(self) -> str:
+    def logits_tensor(self) -> str:
         """The tensor that holds the logits: what `infer` stores."""
         store = next(i for i in self.program.entry("infer") if i.opcode is Opcode.STORE)
         return next(name for name, t in self.program.tensors.items() if t.matrix == store.a)
@@ -256,7 +257,7 @@ class Driver:
     def infer(self, x: npt.ArrayLike) -> Real:
         """Logits float32 [n, classes] of samples [n, ...], in batches of the program's."""
         samples = self.quantise("sample", x)
-        name, batch = self._logits, self.program.batch
+        name, batch = self.logits_tensor, self.program.batch
         out = np.empty((len(samples), self.program.tensors[name].matrix.cols), dtype=np.float32)
         for first in range(0, len(samples), batch):
             part = samples[first : first + batch]
@@ -271,7 +272,7 @@ class Driver:
         samples, wanted = self.quantise("sample", x), self.quantise("target", targets)
         self._check_batch(samples)
         self._check_batch(wanted)
-        stored = self._stored(self._logits)
+        stored = self._stored(self.logits_tensor)
         self._run("train", [self._beats("sample", samples), self._beats("target", wanted)], [stored])
         return self._real_logits(stored)
 
@@ -280,7 +281,7 @@ class Driver:
         summed loss, which goes to the device at the finest exponent that holds it. Returns the logits."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)
-        stored = self._stored(self._logits)
+        stored = self._stored(self.logits_tensor)
         self.start("train_host")
         coming = self.device.receive(stored)
         try:
@@ -306,7 +307,7 @@ class Driver:
         return next(name for name, t in self.program.tensors.items() if t.matrix == loads[-1].d)
 
     def _real_logits(self, stored: Buffer) -> Real:
-        name = self._logits
+        name = self.logits_tensor
         return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
 
     def _check_batch(self, values: Integers) -> None:
@@ -341,3 +342,15 @@ class Driver:
         buffers = [self._stored(n) for n in names]
         self._run("store_weights", [], buffers)
         return {n: self._matrix(n, b).astype(np.int32) for n, b in zip(names, buffers, strict=True)}
+
+    def snapshot(self) -> Snapshot:
+        """Masters, scale registers and seed: all that further runs depend on."""
+        scales = [(self.scale(i), self.scale(i, "next")) for i in range(len(self.program.scales))]
+        return Snapshot(masters=self.read_weights(), scales=np.array(scales, dtype=np.int64), seed=self.seed)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring masters, scale registers and seed back."""
+        self.write_weights(snapshot.masters)
+        for index, (exponent, following) in enumerate(snapshot.scales.tolist()):
+            self.set_scale(index, exponent, following)
+        self.seed = snapshot.seed
