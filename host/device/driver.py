@@ -267,18 +267,21 @@ class Driver:
         return np.ldexp(out, self.format(name).exponent)
 
     def train(self, x: npt.ArrayLike, targets: npt.ArrayLike) -> Real:
-        """One training step on a batch [batch, ...] with target distributions [batch, classes]; the logits before it,
-        float32 [batch, classes]."""
+        """One training step on at most a batch of samples [n, ...] with target distributions [n, classes]; the logits
+        before it, float32 [n, classes]. Rows that are missing have targets of zero, and so train nothing; the learning
+        rate is of the mean over a whole batch."""
         samples, wanted = self.quantise("sample", x), self.quantise("target", targets)
         self._check_batch(samples)
-        self._check_batch(wanted)
+        if len(wanted) != len(samples):
+            raise DeviceError(f"{len(wanted)} targets for {len(samples)} samples")
         stored = self._stored(self.logits_tensor)
         self._run("train", [self._beats("sample", samples), self._beats("target", wanted)], [stored])
-        return self._real_logits(stored)
+        return self._real_logits(stored)[: len(samples)]
 
     def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
-        """One training step with a loss of the host's: `gradient(logits)` gives dL/dlogits [batch, classes] of the
-        summed loss, which goes to the device at the finest exponent that holds it. Returns the logits."""
+        """One training step with a loss of the host's, on at most a batch of samples: `gradient(logits)` gives
+        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it.
+        Returns the logits [n, classes]."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)
         stored = self._stored(self.logits_tensor)
@@ -287,7 +290,7 @@ class Driver:
         try:
             self.device.send(self._beats("sample", samples)).wait(self.timeout)
             coming.wait(self.timeout)
-            logits = self._real_logits(stored)
+            logits = self._real_logits(stored)[: len(samples)]
             name = self._error_tensor()
             tensor = self.program.tensors[name]
             wanted = np.asarray(gradient(logits), dtype=np.float64)
@@ -311,8 +314,8 @@ class Driver:
         return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
 
     def _check_batch(self, values: Integers) -> None:
-        if len(values) != self.program.batch:
-            raise DeviceError(f"{len(values)} samples: this program trains on exactly {self.program.batch}")
+        if not 1 <= len(values) <= self.program.batch:
+            raise DeviceError(f"{len(values)} samples: this program trains on 1 to {self.program.batch}")
 
     # Weights.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,15 +65,26 @@ def prepare(
     seed: int,
     root: str | None = None,
     lab_epochs: int = 20,
-    teacher_epochs: int | None = None,
+    teacher_file: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Scene:
-    """Load the data, train the student in the laboratory and the teacher for the scene. Raises ModelsError for data
-    that is missing, a shift or a model that cannot be read."""
+    """Load the data, train the student in the laboratory and the teacher for the scene; `say` hears what is going on.
+
+    teacher_file: where the teacher is kept; one that is there already is used as it is. Raises ModelsError for data
+    that is missing, a shift or a model that cannot be read.
+    """
     scene = Shift.parse(shift)
     dataset = load(data, root)
     student = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
+    say(f"laboratory: {model} on {len(dataset.x_train)} clean {data}")
     training.train(student, dataset.x_train, dataset.y_train, epochs=lab_epochs, seed=seed, **LAB)
-    teacher = teachers.train_teacher(dataset, scene, seed=seed, epochs=teacher_epochs)
+    if teacher_file is not None and teacher_file.exists():
+        teacher = teachers.load_teacher(teacher_file)
+    else:
+        say(f"teacher: trained for {shift} at every severity")
+        teacher = teachers.train_teacher(dataset, scene, seed=seed)
+        if teacher_file is not None:
+            teachers.save_teacher(teacher_file, teacher)
     return Scene(
         dataset=dataset,
         shift=scene,
