@@ -70,6 +70,9 @@ class Driver:
         self.registers = Registers(device)
         self.timeout = timeout
         self._program: Program | None = None
+        self.logits_tensor = ""  #: the program's tensor that `infer` and `train` store
+        self._error_tensor = ""  # that `train_host` takes from the host
+        self._weights: list[str] = []  # in the order `load_weights` takes them
         identity, version = self.registers["ID"], self.registers["VERSION"]
         if identity != IDENTITY or version != ARCH_VERSION:
             raise DeviceMismatch(
@@ -103,6 +106,11 @@ class Driver:
         parameter hash is not the one the program was made for."""
         self._check_hash(program.core)
         self._load_words(program)
+        by_place = {t.matrix: name for name, t in program.tensors.items()}
+        stored = [by_place[i.a] for i in program.entry("infer") if i.opcode is Opcode.STORE]
+        given = [by_place[i.d] for i in program.entry("train_host") if i.opcode is Opcode.LOAD]
+        self.logits_tensor, self._error_tensor = stored[-1], given[-1]
+        self._weights = [by_place[i.d] for i in program.entry("load_weights") if i.opcode is Opcode.LOAD]
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
 
@@ -248,12 +256,6 @@ class Driver:
         matrix = self.program.tensors[tensor].matrix
         return buffer.reshape(matrix.rows, -1)[:, : matrix.cols]
 
-    @property
-    def logits_tensor(self) -> str:
-        """The tensor that holds the logits: what `infer` stores."""
-        store = next(i for i in self.program.entry("infer") if i.opcode is Opcode.STORE)
-        return next(name for name, t in self.program.tensors.items() if t.matrix == store.a)
-
     def infer(self, x: npt.ArrayLike) -> Real:
         """Logits float32 [n, classes] of samples [n, ...], in batches of the program's."""
         samples = self.quantise("sample", x)
@@ -291,7 +293,7 @@ class Driver:
             self.device.send(self._beats("sample", samples)).wait(self.timeout)
             coming.wait(self.timeout)
             logits = self._real_logits(stored)[: len(samples)]
-            name = self._error_tensor()
+            name = self._error_tensor
             tensor = self.program.tensors[name]
             wanted = np.asarray(gradient(logits), dtype=np.float64)
             if wanted.shape != logits.shape or not np.isfinite(wanted).all():
@@ -305,10 +307,6 @@ class Driver:
         self.wait()
         return logits
 
-    def _error_tensor(self) -> str:
-        loads = [i for i in self.program.entry("train_host") if i.opcode is Opcode.LOAD]
-        return next(name for name, t in self.program.tensors.items() if t.matrix == loads[-1].d)
-
     def _real_logits(self, stored: Buffer) -> Real:
         name = self.logits_tensor
         return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
@@ -318,11 +316,6 @@ class Driver:
             raise DeviceError(f"{len(values)} samples: this program trains on 1 to {self.program.batch}")
 
     # Weights.
-
-    @property
-    def _weights(self) -> list[str]:
-        by_place = {t.matrix: name for name, t in self.program.tensors.items()}
-        return [by_place[i.d] for i in self.program.entry("load_weights") if i.opcode is Opcode.LOAD]
 
     def write_weights(self, masters: Mapping[str, Integers]) -> None:
         """Masters by tensor name, each [outputs, inputs (+ 1)]. Raises DeviceError where one is missing or unknown."""

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.host.device_suite")
+pytest.register_assert_rewrite(*(f"tests.host.device_{part}" for part in ("suite", "training", "faults")))
