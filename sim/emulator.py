@@ -105,8 +105,9 @@ class Emulator:
         self.pc, self.busy, self.done, self.error = entry, True, False, Error.NONE
 
     def finish(self) -> None:
-        """Stop after the instruction just executed, without an error: a single step."""
+        """Stop after the instruction just executed, without an error: a single step. PC stays where it stepped."""
         if self.busy:
+            self.pc -= 1
             self._stop(Error.NONE)
 
     def abort(self) -> None:
