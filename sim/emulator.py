@@ -111,9 +111,11 @@ class Emulator:
             self._stop(Error.NONE)
 
     def abort(self) -> None:
-        """Stop a running program."""
+        """Stop a running program and drop what waits in both streams."""
         if self.busy:
             self._stop(Error.ABORTED)
+        self.stream_in.clear()
+        self.stream_out.clear()
 
     def advance(self, limit: int | None = None) -> int:
         """Execute until HALT, an error or a starved LOAD, or `limit` instructions. Returns how many were executed."""
