@@ -40,7 +40,12 @@ def open_device(core: CoreParams, backend: str = "emulator", **options: Any) -> 
     DeviceMismatch where what answers is not this core."""
     if backend not in BACKENDS:
         raise DeviceError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
-    return Driver(BACKENDS[backend](core, **options))
+    device = BACKENDS[backend](core, **options)
+    try:
+        return Driver(device)
+    except BaseException:
+        device.close()
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +303,8 @@ class Driver:
 
     def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
         """One training step with a loss of the host's, on at most a batch of samples: `gradient(logits)` gives
-        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it.
+        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it (a
+        power of two saturates by one step).
         Returns the logits [n, classes]."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)
