@@ -8,7 +8,7 @@ the image's side, so the same scene means the same on 8 x 8 and on 28 x 28.
 | --------- | ---------------------------------------------------------------- | --------------------------- |
 | rotate    | 15 degrees anticlockwise                                         | uniform +-3 degrees         |
 | translate | 3 % of the side to the right and down, filled with 0             | uniform +-2 % of the side   |
-| blur      | 3 % of the side as   the Gaussian's standard deviation           | uniform +-10 % of that      |
+| blur      | 3 % of the side as the Gaussian's   standard deviation           | uniform +-10 % of that      |
 | contrast  | 18 % less contrast about the image's mean                        | uniform +-2 %               |
 | noise     | 0.1 as the standard deviation of Gaussian noise                  | every pixel its own         |
 | occlude   | a square of 12 % of the side, at grey 0.5, over the centre       | its place, +-5 % a side     |
@@ -21,10 +21,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from kornia.enhance import adjust_contrast_with_mean_subtraction
-from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import rotate, translate
 from numpy.typing import NDArray
+from torch.nn.functional import pad
 
+from insitu.models import draws
 from insitu.models.errors import InvalidInputError
 
 Images: TypeAlias = NDArray[np.float32]
@@ -89,15 +90,16 @@ class Shift:
         """The same kinds in the same order, every one at this severity."""
         return Shift(tuple(replace(step, severity=severity) for step in self.steps))
 
-    def apply(self, x: Images, seed: int) -> Images:
+    def apply(self, x: Images, seed: int | NDArray[np.int64]) -> Images:
         """Images as the scene shows them.
 
-        The same images and seed give the same bytes, whatever torch's and numpy's global generators hold; the jitter
-        of an image depends on its place in `x`.
+        An image's jitter depends on its own seed alone, so however a set is cut, the same images come out, to the bit;
+        what torch's and numpy's global generators hold is no matter.
 
         Args:
             x: float32 [n, 1, H, W], values in [0, 1]; left as it is.
-            seed: at least 0.
+            seed: at least 0; int64 [n], a seed an image, or one integer that with an image's place in `x` makes its
+                seed.
 
         Returns:
             float32 [n, 1, H, W], values in [0, 1], never sharing memory with `x`.
@@ -107,30 +109,39 @@ class Shift:
         """
         if x.dtype != np.float32 or x.ndim != 4 or x.shape[1] != 1:
             raise InvalidInputError(f"images are {x.dtype} {list(x.shape)}; expected float32 [n, 1, H, W]")
-        if seed < 0:
-            raise InvalidInputError(f"seed {seed}; allowed are integers from 0 up")
         # Written so that NaN fails too.
         if x.size and not (x.min() >= 0 and x.max() <= 1):
             raise InvalidInputError(f"images span {x.min()}..{x.max()}; allowed 0..1")
+        seeds = _seeds(seed, len(x))
         out = x.copy()
         if not out.size:
             return out
         for place, step in enumerate(self.steps):
-            rng = np.random.default_rng([seed, place])
-            draws = torch.from_numpy(_draws(step.kind, out, rng))
-            images = torch.from_numpy(out)
-            with torch.inference_mode():
-                for i in range(0, len(images), CHUNK):
-                    part = slice(i, i + CHUNK)
-                    images[part] = _KINDS[step.kind](images[part], draws[part], step.severity).clamp(0, 1)
+            keys = draws.keys(place, seeds, "step of a shift")
+            for i in range(0, len(out), CHUNK):
+                part = slice(i, i + CHUNK)
+                images = torch.from_numpy(out[part])
+                jitter = torch.from_numpy(_jitter(step.kind, out[part], keys[part]))
+                with torch.inference_mode():
+                    images[:] = _KINDS[step.kind](images, jitter, step.severity).clamp(0, 1)
         return out
 
 
-def _draws(kind: str, x: Images, rng: np.random.Generator) -> NDArray[np.float32]:
+def _seeds(seed: int | NDArray[np.int64], n: int) -> NDArray[np.uint64]:
+    """A seed an image, [n]."""
+    given = np.asarray(seed)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (n,)):
+        raise InvalidInputError(f"seed of {given.dtype} {list(given.shape)}; allowed are an integer or integers [{n}]")
+    if given.size and given.min() < 0:
+        raise InvalidInputError(f"seed {given.min()}; allowed are integers from 0 up")
+    return given.astype(np.uint64) if given.ndim else draws.keys(int(given), np.arange(n), "image")
+
+
+def _jitter(kind: str, x: Images, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
     """All randomness of a step: a normal number a pixel for noise, two in [-1, 1) an image for the others."""
     if kind == "noise":
-        return rng.standard_normal(x.shape, np.float32)
-    return rng.uniform(-1, 1, (len(x), 2)).astype(np.float32)
+        return draws.normal(keys, x[0].size).reshape(x.shape)
+    return 2 * draws.uniform(keys, 2) - 1
 
 
 def _rotate(x: torch.Tensor, draw: torch.Tensor, severity: int) -> torch.Tensor:
@@ -145,10 +156,19 @@ def _translate(x: torch.Tensor, draw: torch.Tensor, severity: int) -> torch.Tens
 def _blur(x: torch.Tensor, draw: torch.Tensor, severity: int) -> torch.Tensor:
     side = min(x.shape[-2:])
     nominal = 0.03 * severity * side
-    sigma = nominal * (1 + 0.1 * draw[:, :1]).expand(-1, 2)
+    sigma = nominal * (1 + 0.1 * draw[:, :1].double().numpy())
     # Three standard deviations to each side; reflection at the border allows at most side - 1.
     reach = min(int(np.ceil(3.3 * nominal)), side - 1)
-    return gaussian_blur2d(x, 2 * reach + 1, sigma)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = torch.from_numpy((bell / bell.sum(1, keepdims=True)).astype(np.float32))
+    for axis in (2, 3):
+        # Added tap by tap: a convolution of torch's rounds otherwise when an image comes in other company.
+        wide = pad(x, (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0), mode="reflect")
+        x = sum(
+            (weights[:, k, None, None, None] * wide.narrow(axis, k, x.shape[axis]) for k in range(2 * reach + 1)),
+            torch.zeros_like(x),
+        )
+    return x
 
 
 def _contrast(x: torch.Tensor, draw: torch.Tensor, severity: int) -> torch.Tensor:

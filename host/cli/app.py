@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -10,6 +14,18 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from insitu.host.cli import data, online, program, train
+from insitu.host.cli.common import json_alone
+
+#: Exit code of every error a user can mend.
+USER_ERROR = 2
+#: Exit code of a command that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
+TRACEBACK, TRACEBACK_VARIABLE = "--traceback", "INSITU_TRACEBACK"
+#: Packages that the base install goes without, and the extra that brings each.
+EXTRAS = {
+    **dict.fromkeys(("torch", "sklearn", "kornia", "pooch", "requests"), "models"),
+    **dict.fromkeys(("sqlalchemy", "filelock", "scipy", "tensorboard", "matplotlib"), "online"),
+}
 
 app = typer.Typer(
     name="insitu",
@@ -23,12 +39,12 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", envvar="INSITU_TRACEBACK", help="Show where an error came from.")
+    _: Annotated[
+        bool,
+        typer.Option(TRACEBACK, envvar=TRACEBACK_VARIABLE, help="Show where an error came from, wherever it stands."),
     ] = False,
 ) -> None:
-    context.obj = {"traceback": traceback}
+    """What goes before a command. `main` looks for --traceback itself: it is as welcome after one."""
 
 
 app.command("demo")(online.demo)
@@ -38,41 +54,70 @@ app.command("simulate")(program.simulate)
 app.command("disasm")(program.disasm)
 app.add_typer(data.app, name="data")
 
-#: Exit code of every error a user can mend.
-USER_ERROR = 2
-
 
 def user_errors() -> tuple[type[BaseException], ...]:
     """What is shown as one line. Imported late: a help text must not wait for SQLAlchemy."""
     from insitu.arch.errors import ArchError
-    from insitu.host.batches import BatchError
     from insitu.host.detector import DetectorError
     from insitu.host.errors import HostError
-    from insitu.host.store import FeedbackError, StoreError
     from insitu.models.errors import ModelsError
 
-    return (HostError, ArchError, ModelsError, StoreError, FeedbackError, DetectorError, BatchError, OSError)
+    found: tuple[type[BaseException], ...] = (HostError, ArchError, ModelsError, DetectorError, OSError)
+    with contextlib.suppress(ModuleNotFoundError):  # the base install has no store
+        from insitu.host.batches import BatchError
+        from insitu.host.store import FeedbackError, StoreError
+
+        found += (StoreError, FeedbackError, BatchError)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits. A user's error is one line on standard error and exit code 2."""
     console = Console(stderr=True)
     given = sys.argv[1:] if arguments is None else arguments
+    hook, threading.excepthook = threading.excepthook, _in_thread
     try:
-        code = app(args=given, prog_name="insitu", standalone_mode=False)
+        with json_alone() if "--json" in given else contextlib.nullcontext():
+            code = app(args=[a for a in given if a != TRACEBACK], prog_name="insitu", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        console.print("insitu: interrupted; what was acknowledged is kept", style="yellow")
-        sys.exit(130)
+        code = INTERRUPTED
     except TyperException as error:  # an option or a command there is not
         _complain(console, error.format_message())
     except Exception as error:
-        if "--traceback" in given or not isinstance(error, user_errors()):
+        message = _message(error)
+        if message is None:
             raise
-        _complain(console, str(error) or type(error).__name__)
+        if TRACEBACK in given or os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exc()
+            sys.exit(USER_ERROR)
+        _complain(console, message)
+    finally:
+        threading.excepthook = hook
+    if code == INTERRUPTED:  # which Typer makes of Ctrl-C
+        console.print("insitu: interrupted; what was acknowledged is kept", style="yellow")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: Exception) -> str | None:
+    """What a user is told of an error; None where it is ours to mend."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"{error.name} is not installed, and this needs it: pip install 'insitu[{EXTRAS[error.name]}]'"
+    if not isinstance(error, user_errors()):
+        return None
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        # A renaming names its temporary file first, which tells nobody anything.
+        return f"{error.filename2 or error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error) or type(error).__name__
+
+
+def _in_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that writes and cannot (TensorBoard's) hands its error on to the one who waits for it."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
 
 
 def _complain(console: Console, message: str) -> NoReturn:
     line = " ".join(message.split())
-    console.print(f"insitu: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if line:  # no arguments at all: the help has been shown
+        console.print(f"insitu: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(USER_ERROR)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+
+from insitu.host.errors import HostError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")]
 Model = Annotated[str, typer.Option(help="`mlp:784-100-50-10`, or `path/to/file.py:factory` for your own.")]
@@ -17,17 +23,49 @@ Format = Annotated[
 ]
 Exponents = Annotated[str, typer.Option(help="Exponents of activations, errors, gradients: static, delayed or exact.")]
 Core = Annotated[str, typer.Option(help="A preset (tiny4, edge8, edge16, wide32), fields (`n=16`), or both.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of everything random.")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples in a training step.")]
 Root = Annotated[str | None, typer.Option(help="Folder of data sets; default INSITU_DATA, then your data folder.")]
 
 
+_kept: list[TextIO] = []
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for `emit`: what a student's own file prints goes to standard error meanwhile."""
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.pop()
+
+
 def emit(result: Any) -> None:
     """One JSON object on standard output."""
-    json.dump(result, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    print(json.dumps(result, indent=2, allow_nan=False), file=_kept[-1] if _kept else sys.stdout)
 
 
-def console(quiet: bool) -> Console:
-    """Where a command speaks to people: nowhere where it speaks JSON."""
-    return Console(quiet=quiet)
+def console(json: bool) -> Console:
+    """Where a command speaks to people: where it speaks JSON, on standard error, and only if somebody sits there."""
+    return Console(stderr=True, quiet=not sys.stderr.isatty()) if json else Console()
+
+
+def check_writable(path: Path) -> None:
+    """Raise HostError where no file `path` can be written: before the work whose result it is to hold."""
+    if path.is_dir():
+        raise HostError(f"cannot write {path}: it is a folder, the name of a file is wanted")
+    if not path.parent.is_dir():
+        raise HostError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise HostError(f"cannot write {path}: {path.parent} is read-only")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file in an OSError that does not: a full disk is not told by a write which file it was."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror or error}") from error

@@ -19,30 +19,29 @@ def list_(root: Root = None, json: Json = False) -> None:
 
     Example: `insitu data list`
     """
-    from insitu.models.datasets import available
+    from insitu.models.datasets import available, data_root
 
     entries = available(root)
     if json:
-        emit(
-            [
-                {
-                    "name": e.name,
-                    "where": None if e.where is None else str(e.where),
-                    "shape": None if e.shape is None else list(e.shape),
-                    "train": None if e.counts is None else e.counts[0],
-                    "test": None if e.counts is None else e.counts[1],
-                    "problem": e.problem,
-                }
-                for e in entries
-            ]
-        )
+        listed = [
+            {
+                "name": e.name,
+                "where": e.where,
+                "shape": e.shape,
+                "train": None if e.counts is None else e.counts[0],
+                "test": None if e.counts is None else e.counts[1],
+                "problem": e.problem,
+            }
+            for e in entries
+        ]
+        emit({"root": str(data_root(root)), "data": listed})
         return
     table = Table("name", "images", "train", "test", "where")
     for e in entries:
         if e.counts is None or e.shape is None:
             table.add_row(e.name, "", "", "", e.problem or f"not here: insitu data fetch {e.name}")
         else:
-            table.add_row(e.name, "x".join(map(str, e.shape)), *(f"{c:,}" for c in e.counts), str(e.where))
+            table.add_row(e.name, "x".join(map(str, e.shape)), *(f"{c:,}" for c in e.counts), e.where)
     console(False).print(table)
 
 
@@ -61,7 +60,7 @@ def fetch(
 
     screen = console(json)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=screen) as progress:
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         tasks: dict[str, int] = {}
 
         def update(file: str, done: int, total: int) -> None:

@@ -14,12 +14,15 @@ from rich.table import Table
 from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
 
 if TYPE_CHECKING:
-    from insitu.host.online.runner import OnlineRun, Status
+    from insitu.host.online.request import OnlineRun
+    from insitu.host.online.runner import Status
 
 Shift = Annotated[
     str, typer.Option(help="rotate, translate, blur, contrast, noise, occlude; severity 1 to 5; `rotate:1+noise:2`.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<data>-<shift>-<seed>.")]
+#: The file by which the demo knows a folder of its own.
+DEMO = ".insitu-demo"
 Samples = Annotated[int, typer.Option(min=1, help="Samples of the stream.")]
 
 
@@ -36,6 +39,8 @@ def online(
     lr: Annotated[float, typer.Option(help="Learning rate, of the mean loss.")] = 0.2,
     detector: Annotated[str, typer.Option(help="Who asks: margin, confidence or all.")] = "margin",
     threshold: Annotated[float, typer.Option(help="Below this margin or confidence a sample asks.")] = 0.9,
+    flag_rate: Annotated[float, typer.Option(help="Share of wrong answers that a user flags.")] = 0.0,
+    label_rate: Annotated[float, typer.Option(help="Share of asked samples whose true label arrives.")] = 0.0,
     store: Annotated[str | None, typer.Option(help="Database URL; default a file in --out.")] = None,
     store_bytes: Annotated[int, typer.Option(min=1, help="Byte budget of the store.")] = 1_000_000,
     seed: Seed = 0,
@@ -51,7 +56,7 @@ def online(
     from insitu.arch.params import CoreParams
     from insitu.host.detector import Detector
     from insitu.host.online.loop import OnlinePolicy
-    from insitu.host.online.runner import OnlineRun
+    from insitu.host.online.request import OnlineRun
 
     declaration = Declaration.parse(format, exponent=exponents)
     asks = Detector(kind=detector, threshold=None if detector == "all" else threshold)  # type: ignore[arg-type]
@@ -66,6 +71,8 @@ def online(
         batch=batch,
         lr=lr,
         policy=OnlinePolicy(samples=samples, label_budget=labels, detector=asks),
+        flag_rate=flag_rate,
+        label_rate=label_rate,
         store=store,
         store_bytes=store_bytes,
         root=root,
@@ -85,25 +92,50 @@ def demo(
 
     Example: `insitu demo`
     """
-    import shutil
 
-    from insitu.host.errors import HostError
     from insitu.host.online.loop import OnlinePolicy
-    from insitu.host.online.runner import OnlineRun
+    from insitu.host.online.request import OnlineRun, check
 
-    if out.exists():
-        if any(out.iterdir()) and not (out / "student.insitu").exists():
-            raise HostError(f"{out} holds other files: give the demo another folder with --out")
-        shutil.rmtree(out)
     request = OnlineRun(
         data="digits", shift=shift, model="mlp:64-48-10", out=out, seed=seed, policy=OnlinePolicy(samples=samples)
     )
+    check(request)
+    begin_anew(out)
     _carry_out(request, json)
 
 
+def begin_anew(out: Path) -> None:
+    """Make the demo's folder, or empty it: only one that a demo has marked as its own and that holds nothing else."""
+    import shutil
+
+    from insitu.host.errors import HostError
+    from insitu.host.online.request import LOCK, is_part
+    from insitu.host.online.runner import locked
+
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / DEMO
+    found = sorted(path for path in out.iterdir() if path != marker)
+    others = [path.name for path in found if not is_part(path)]
+    if others or (found and not marker.exists()):
+        what = f"other files ({others[0]})" if others else f"a run that no demo made (there is no {DEMO})"
+        raise HostError(f"{out} holds {what}: give the demo another folder with --out")
+    marker.touch()
+    with locked(out):
+        for path in (path for path in found if path.name != LOCK):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def _carry_out(request: OnlineRun, json: bool) -> None:
+    import torch
+
     from insitu.host.online.runner import run
 
+    if request.data == "digits":
+        # Images this small gain nothing by more threads, and on a busy machine they lose minutes to them.
+        torch.set_num_threads(1)
     screen = console(json)
     with Live(console=screen, refresh_per_second=8, transient=False) as live:
         result = run(request, watch=lambda status: live.update(_table(status)), say=live.console.print)
@@ -120,7 +152,7 @@ def _carry_out(request: OnlineRun, json: bool) -> None:
 
 
 def _table(status: Status) -> Any:
-    progress, counters = status.chunk.progress, status.chunk.counters
+    progress = status.chunk.progress
     table = Table(show_header=False, box=None, padding=(0, 2))
     rows = [
         ("accuracy before", f"{status.before:.1%}"),
@@ -130,7 +162,7 @@ def _table(status: Status) -> Any:
         ("samples", f"{progress.samples:,} of {status.run.policy.samples:,}"),
         ("labels spent", f"{progress.labels:,}"),
         ("training steps", f"{progress.steps:,}"),
-        ("device cycles", f"{counters.cycles:,}"),
+        ("device cycles", f"{progress.cycles:,}"),
         ("busy cells", f"{status.busy:.1%} of {status.run.core.cells}"),
         ("guard", ", ".join(f"{what} at {at:,}" for at, what in progress.verdicts) or "watching"),
         ("wall time", f"{status.seconds:.1f} s"),

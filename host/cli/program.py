@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, console, emit
+from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, check_writable, console, emit, writing
+from insitu.host.errors import CompileError
 
 InShape = Annotated[
     str | None, typer.Option(help="Shape of a sample, such as 1x28x28; an `mlp:` model says it itself.")
@@ -37,14 +38,17 @@ def simulate(
     from insitu.sim import cycles
     from insitu.sim import timeline as perfetto
 
+    if timeline is not None:
+        check_writable(timeline)
     compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
     report = cycles.report(compiled, entry)
     if timeline is not None:
-        perfetto.save(report, timeline)
+        with writing(timeline):
+            perfetto.save(report, timeline)
     if json:
         emit(
             {
-                "model": model,
+                "model": compiled.meta.get("model"),
                 "batch": compiled.batch,
                 "core": compiled.core.to_json(),
                 "entry": entry,
@@ -104,7 +108,7 @@ def disasm(
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
     for name, t in compiled.tensors.items():
         m = t.matrix
-        place = f"{m.base:#07x}..{m.base + m.words(compiled.core.n):#07x}"
+        place = f"{m.base:#x}..{m.base + m.words(compiled.core.n):#x}"
         exponent = str(compiled.scales[t.scale])
         table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.cols}", str(t.width), exponent)
     screen.print(table)
@@ -144,17 +148,14 @@ def _program(
 
 
 def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, ...], int]:
-    from insitu.host.errors import CompileError
-
     if in_shape is not None:
-        try:
-            shape = tuple(int(part) for part in in_shape.split("x"))
-        except ValueError as error:
-            raise CompileError(f"in-shape {in_shape!r}: expected sizes such as 1x28x28") from error
-        return shape, classes
+        parts = in_shape.split("x")
+        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+            raise CompileError(f"in-shape {in_shape!r}: expected sizes of at least 1, such as 1x28x28")
+        return tuple(map(int, parts)), classes
     sizes = model.removeprefix("mlp:").split("-")
     if model.startswith("mlp:") and len(sizes) >= 2 and sizes[0].isdigit() and sizes[-1].isdigit():
         return (int(sizes[0]),), int(sizes[-1])
-    if model.startswith("mlp:"):
-        return (1,), classes  # the factory says what is wrong with it
+    if not model.rpartition(":")[0].endswith(".py"):
+        return (1,), classes  # no model at all: who builds it says what is wrong
     raise CompileError(f"model {model!r}: give the shape of a sample with --in-shape, such as 1x28x28")

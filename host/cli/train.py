@@ -12,7 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from insitu.arch.program import Program
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
+from insitu.host.cli.common import (
+    Batch,
+    Core,
+    Exponents,
+    Format,
+    Json,
+    Model,
+    Root,
+    Seed,
+    check_writable,
+    console,
+    emit,
+    writing,
+)
+from insitu.host.errors import HostError
 
 
 def train(
@@ -46,6 +60,11 @@ def train(
     from insitu.host.train import train as run
     from insitu.models import datasets, labels, students
 
+    if save is not None:
+        if save.suffix == ".npz":
+            raise HostError(f"save {str(save)!r}: its weights go to that name; call the program {save.stem}.insitu")
+        for path in (save, save.with_suffix(".npz")):
+            check_writable(path)
     policy = TrainPolicy(epochs=epochs, lr=lr, schedule=schedule, seed=seed)  # type: ignore[arg-type]  # checked there
     declaration = Declaration.parse(format, exponent=exponents)
     params = CoreParams.parse(core).with_declaration(declaration)
@@ -63,13 +82,14 @@ def train(
         sample_range=1.0,
         meta={"model": model, "data": data},
     )
-    if save is not None:
-        compiled.program.save(save)
     screen = console(json)
     by_epoch: list[float] = []
     begun = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with open_device(params, statistics=statistics) as driver, Progress(*columns, console=screen) as progress:
+    with (
+        open_device(params, statistics=statistics) as driver,
+        Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
+    ):
         driver.load(compiled.program)
         driver.write_weights(compiled.masters)
         driver.clear_counters()
@@ -93,7 +113,11 @@ def train(
         )
         by_tensor = _statistics(compiled.program, driver.device) if statistics else {}
         if save is not None:
-            driver.snapshot().save(save.with_suffix(".npz"))
+            # The larger one first: where the disk is full, neither is written.
+            with writing(save.with_suffix(".npz")):
+                driver.snapshot().save(save.with_suffix(".npz"))
+            with writing(save):
+                compiled.program.save(save)
     result: dict[str, Any] = {
         "model": model,
         "data": data,

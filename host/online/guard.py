@@ -3,9 +3,14 @@
 Two sets of weights: the *incumbent*, which is served, and the *challenger*, which the device trains. Both answer the
 same held-out samples; they differ on some, and on those an exact sign test (McNemar's) asks whether one of them agrees
 with the labels more often than chance. The challenger replaces the incumbent only when it is better beyond doubt, and
-is rolled back when it is worse beyond doubt, or when the loss or the share of saturated elements says that it has
-collapsed. The error allowed against one incumbent is split over the looks, alpha / (k (k + 1)) at the k-th, which sums
-to alpha: many looks do not add up to luck.
+also has won no fewer of the held-out samples than it has lost against the *first* weights, those the guard began with.
+It is rolled back when it is worse beyond doubt, or when the loss or the share of saturated elements says that it has
+collapsed.
+
+The error allowed is split over all looks of the guard's life, alpha / (k (k + 1)) at the k-th, which sums to alpha:
+neither many looks nor many promotions add up to luck. So with probability at least 1 - alpha, as judged by the labels
+at hand (the teacher's, or true ones where they arrived), nothing was ever served that is no better than what it
+replaced. A teacher that errs can mislead the guard.
 """
 
 from __future__ import annotations
@@ -36,9 +41,10 @@ class Verdict(StrEnum):
 class GuardPolicy:
     """When the guard acts.
 
-    alpha: chance allowed of serving weights that are no better than what was served. every: training steps between
-    looks. loss_factor: collapse where the mean loss of `window` steps is this many times its mean when the incumbent
-    was installed. saturated_share: collapse where more than this share of the elements written were clipped.
+    alpha: chance allowed, over the guard's whole life, of serving weights that are no better than those they replace.
+    every: training steps between looks. loss_factor: collapse where the mean loss of `window` steps is this many times
+    its mean when the incumbent was installed. saturated_share: collapse where more than this share of the elements
+    written were clipped.
     """
 
     alpha: float = 0.05
@@ -66,7 +72,8 @@ class Guard:
     policy: GuardPolicy = field(default_factory=GuardPolicy)
 
     def __post_init__(self) -> None:
-        self.incumbent: Snapshot = self.driver.snapshot()
+        self.first: Snapshot = self.driver.snapshot()
+        self.incumbent = self.first
         self.looks = 0
         self.promotions = 0
         self.rollbacks = 0
@@ -121,18 +128,19 @@ class Guard:
 
         challenger = self.driver.snapshot()
         right = self._right(x, labels)
-        self.driver.restore(self.incumbent)
-        was_right = self._right(x, labels)
-        self.driver.restore(challenger)
-        won, lost = int((right & ~was_right).sum()), int((was_right & ~right).sum())
+        won, lost = self._against(self.incumbent, right, x, labels)
         self.looks += 1
         alpha = self.policy.alpha / (self.looks * (self.looks + 1))
-        if won + lost == 0:
-            return Verdict.KEPT
-        if won > lost and binomtest(won, won + lost, alternative="greater").pvalue < alpha:
+        better = won > lost and binomtest(won, won + lost, alternative="greater").pvalue < alpha
+        worse = lost > won and binomtest(lost, won + lost, alternative="greater").pvalue < alpha
+        if better and self.promotions:  # before the first promotion the incumbent is the first
+            won_first, lost_first = self._against(self.first, right, x, labels)
+            better = won_first >= lost_first
+        self.driver.restore(challenger)
+        if better:
             self._install(challenger)
             return Verdict.PROMOTED
-        if lost > won and binomtest(lost, won + lost, alternative="greater").pvalue < alpha:
+        if worse:
             return self._roll_back(f"{lost} of {len(x)} held-out answers lost, {won} won")
         return Verdict.KEPT
 
@@ -142,7 +150,7 @@ class Guard:
         return self.incumbent
 
     def state(self) -> dict[str, Any]:
-        """What the guard knows besides the incumbent, JSON-ready: for a checkpoint."""
+        """What the guard knows besides weights, JSON-ready: for a checkpoint."""
         return {
             "looks": self.looks,
             "promotions": self.promotions,
@@ -154,9 +162,9 @@ class Guard:
             "reference_loss": self._reference_loss,
         }
 
-    def resume(self, incumbent: Snapshot, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's incumbent and `state`."""
-        self.incumbent = incumbent
+    def resume(self, incumbent: Snapshot, first: Snapshot, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's incumbent, first weights and `state`."""
+        self.incumbent, self.first = incumbent, first
         self.looks, self.promotions, self.rollbacks = (int(state[k]) for k in ("looks", "promotions", "rollbacks"))
         self.reason, self._steps = str(state["reason"]), int(state["steps"])
         self._losses.extend(state["losses"])
@@ -166,11 +174,21 @@ class Guard:
     def _right(self, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.asarray(self.driver.infer(x).argmax(axis=1) == labels)
 
+    def _against(
+        self,
+        other: Snapshot,
+        right: npt.NDArray[np.bool_],
+        x: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+    ) -> tuple[int, int]:
+        """Samples that weights with these `right` answers won from `other`, and lost; leaves `other` in the device."""
+        self.driver.restore(other)
+        other_right = self._right(x, labels)
+        return int((right & ~other_right).sum()), int((other_right & ~right).sum())
+
     def _install(self, snapshot: Snapshot) -> None:
         self.incumbent = snapshot
         self.promotions += 1
-        # The next look compares with these weights: evidence starts again.
-        self.looks = 0
         self._reference_loss = self._mean_loss()
 
     def _roll_back(self, reason: str) -> Verdict:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.program import write_whole
 from insitu.host.batches import BatchComposer
 from insitu.host.detector import Detector
-from insitu.host.device.driver import Counters, Driver
-from insitu.host.device.snapshot import Snapshot
+from insitu.host.device.driver import Driver
 from insitu.host.errors import CheckpointError, HostError
+from insitu.host.online.checkpoint import Checkpoint
 from insitu.host.online.guard import Guard, GuardPolicy, Verdict
 from insitu.host.store import FeedbackBatch, FeedbackStore
+from insitu.models import draws
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -30,7 +32,17 @@ class Stream(Protocol):
     """An endless stream of samples, the same at every call for the same position."""
 
     def stream(self, first: int, count: int) -> tuple[Images, Labels]:
-        """Samples first .. first + count, and the labels a user would know."""
+        """Samples first .. first + count, and the labels a user would know: here only to count right answers."""
+
+
+class User(Protocol):
+    """Whoever sees the student's answers and may say something about them; the same at every call."""
+
+    def flags(self, first: int, answers: Labels) -> npt.NDArray[np.bool_]:
+        """bool [n]: which of the answers to the samples from `first` on the user says are wrong."""
+
+    def labels(self, positions: Labels) -> Labels:
+        """int64 [n]: the true classes of samples the teacher was asked for, -1 where none arrives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +75,35 @@ class OnlinePolicy:
 
 @dataclass
 class Progress:
-    """Where a run stands. samples: of the stream, answered. labels: the teacher was asked for. steps: trained.
+    """Where a run stands.
 
-    stream_right: answers of the stream that were right when given. verdicts: what the guard did at which sample.
+    samples: of the stream, answered. labels: the teacher was asked for. steps: trained. stream_right: answers of the
+    stream that were right when given. flagged: answers the user said were wrong. true_labels: that arrived while their
+    sample was kept. verdicts: what the guard did at which sample. asked: stream positions and store ids of the last
+    chunk's samples, whose true labels may yet arrive. cycles, macs: of the device, in what is counted here; checkpoints
+    are not. seconds: of running. ended: whether the run has come to its end.
     """
 
     samples: int = 0
     labels: int = 0
     steps: int = 0
     stream_right: int = 0
+    flagged: int = 0
+    true_labels: int = 0
     loss: float = float("nan")
     saturated_share: float = 0.0
     verdicts: list[tuple[int, str]] = field(default_factory=list)
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    cycles: int = 0
+    macs: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    ended: bool = False
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Progress:
+        """From what `asdict` and JSON made of one."""
+        pairs = {name: [tuple(pair) for pair in state[name]] for name in ("verdicts", "asked")}
+        return cls(**state | pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +115,19 @@ class Chunk:
     loss: float
     agreement: float
     verdict: Verdict | None
-    counters: Counters
 
 
 class OnlineLoop:
     """One student's online fix. `run()` from wherever the folder's checkpoint says.
 
-    The device holds the student; `folder` keeps `feedback.db` and `checkpoint.npz`. A sample the store acknowledged is
-    kept whatever happens to this process; the checkpoint is written whole after each chunk. Keys of samples follow from
-    (seed, position), so a chunk that is met again after a crash is stored once.
+    The device holds the student; `folder` keeps `checkpoint.npz`. A sample the store acknowledged is kept whatever
+    happens to this process; the checkpoint is written whole after each chunk.
+
+    identity: all that decides what the run does but its length, as `checkpoint.canonical` writes it. A checkpoint of
+    another identity is refused. Keys of samples follow from identity and position, so a chunk that is met again after a
+    crash is stored once, and other runs may share the store. user: who flags wrong answers and knows true labels; a
+    label arrives one chunk after its sample was asked for, and from then on is what that sample teaches. notes: what
+    whoever runs the loop wants kept in the checkpoint, JSON-ready.
     """
 
     def __init__(
@@ -106,40 +139,72 @@ class OnlineLoop:
         *,
         policy: OnlinePolicy,
         seed: int,
+        identity: str,
+        user: User | None = None,
         folder: str | Path | None = None,
     ) -> None:
         self.driver, self.stream, self.teach, self.store = driver, stream, teach, store
-        self.policy, self.seed = policy, seed
+        self.policy, self.seed, self.identity, self.user = policy, seed, identity, user
         self.guard = Guard(driver, policy.guard)
         self.progress = Progress()
+        self.notes: dict[str, Any] = {}
         self._checkpoint = None if folder is None else Path(folder) / "checkpoint.npz"
         self._composer = BatchComposer(batch=driver.program.batch, seed=seed, replay_share=policy.replay_share)
         self._elements = sum(i.rows * i.cols for i in driver.program.entry("train") if i.width)
+        self._clock = 0.0
 
-    def run(self, watch: Callable[[Chunk], None] | None = None) -> Progress:
-        """Go through the stream; `watch` is called after each chunk. Ends with the incumbent in the device."""
+    def run(
+        self, watch: Callable[[Chunk], None] | None = None, record: Callable[[Chunk], None] | None = None
+    ) -> Progress:
+        """Go through the stream. After each chunk come `record`, which may change `notes`, the checkpoint, `watch`.
+        Ends with the incumbent in the device; a run that had ended already does nothing more."""
+        self._clock = time.monotonic()
         self._resume()
+        if self.progress.ended and self.progress.samples >= self.policy.samples:
+            return self.progress
         while self.progress.samples < self.policy.samples:
-            chunk = self._turn(min(self.policy.chunk, self.policy.samples - self.progress.samples))
+            with self._counted():
+                chunk = self._turn(min(self.policy.chunk, self.policy.samples - self.progress.samples))
+            if record is not None:
+                record(chunk)
             self._save()
             if watch is not None:
                 watch(chunk)
-        self._look()
+        with self._counted():
+            self._take_labels()
+            self._look()
         self.guard.serve()
+        self.progress.ended = True
         self._save()
         return self.progress
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count what the device does in the block as the run's."""
+        before = self.driver.counters
+        yield
+        after = self.driver.counters
+        self.progress.cycles += after.cycles - before.cycles
+        self.progress.macs += after.macs - before.macs
+
     def _turn(self, count: int) -> Chunk:
         first = self.progress.samples
+        self.progress.ended = False
+        self._take_labels()
         x, labels = self.stream.stream(first, count)
         logits = self.driver.infer(x)
-        self.progress.stream_right += int((logits.argmax(axis=1) == labels).sum())
-        fresh = self._ask(first, x, logits)
+        answers = logits.argmax(axis=1)
+        self.progress.stream_right += int((answers == labels).sum())
+        flagged = np.zeros(count, np.bool_) if self.user is None else self.user.flags(first, answers)
+        self.progress.flagged += int(flagged.sum())
+        rows, fresh = self._ask(first, x, logits, flagged)
         self.progress.samples += count
         losses: list[float] = []
         if fresh is not None:
-            self.store.append(fresh)
+            ids = self.store.append(fresh)
             self.progress.labels += len(fresh)
+            if self.user is not None:
+                self.progress.asked = list(zip((first + rows).tolist(), ids, strict=True))
             if not fresh.held_out.all():
                 for batch in self._composer.epoch(self.store, self.progress.steps, fresh):
                     losses.append(self._train(batch.samples))
@@ -150,43 +215,56 @@ class OnlineLoop:
         verdict, agreement = self._look() if self.guard.due else (None, float("nan"))
         return Chunk(
             progress=self.progress,
-            asked=0 if fresh is None else len(fresh),
+            asked=len(rows),
             loss=self.progress.loss,
             agreement=agreement,
             verdict=verdict,
-            counters=self.driver.counters,
         )
 
-    def _ask(self, first: int, x: Images, logits: npt.NDArray[np.float32]) -> FeedbackBatch | None:
+    def _take_labels(self) -> None:
+        """Store the true labels that have arrived for the last chunk's samples."""
+        if self.user is None or not self.progress.asked:
+            return
+        positions, ids = np.array(self.progress.asked, np.int64).T
+        labels = self.user.labels(positions)
+        known = labels >= 0
+        if known.any():
+            self.progress.true_labels += int(self.store.attach_label(ids[known], labels[known]).sum())
+        self.progress.asked = []
+
+    def _ask(
+        self, first: int, x: Images, logits: npt.NDArray[np.float32], flagged: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], FeedbackBatch | None]:
         """The samples of a chunk that go to the teacher, labelled by it; None where there are none."""
-        rng = np.random.default_rng((self.seed, first))
-        audited = rng.random(len(x)) < self.policy.audit
-        found = self.policy.detector.detect(logits)
+        positions = first + np.arange(len(x))
+        audited = draws.uniform(draws.keys(self.seed, positions, "audit"), 1)[:, 0] < self.policy.audit
+        found = self.policy.detector.detect(logits, flagged)
         rows = np.flatnonzero(found.asks | audited)
         if self.policy.label_budget is not None:
             rows = rows[: max(0, self.policy.label_budget - self.progress.labels)]
         if len(rows) == 0:
-            return None
+            return rows, None
         source = np.where(audited, "audit", found.source)[rows]
         fmt = self.driver.format(self.driver.logits_tensor)
-        return FeedbackBatch.of(
+        return rows, FeedbackBatch.of(
             np.rint(x[rows] * 255).astype(np.uint8),
             self.teach(x[rows]),
             fmt.quantise(logits[rows]),
             source=source,
             held_out=audited[rows],
-            keys=_keys(self.seed, first + rows),
+            keys=_keys(self.identity, positions[rows]),
             logits_exponent=fmt.exponent,
         )
 
     def _train(self, samples: FeedbackBatch) -> float:
         """One training step; the mean cross-entropy before it."""
         before = self.driver.counters.saturated
-        logits = self.driver.train(_real(samples), samples.teacher)
+        targets = _targets(samples)
+        logits = self.driver.train(_real(samples), targets)
         self.progress.steps += 1
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        loss = float(-(samples.teacher * log_p).sum(axis=1).mean())
+        loss = float(-(targets * log_p).sum(axis=1).mean())
         # SATURATED counts modulo 2**32.
         self.progress.saturated_share = ((self.driver.counters.saturated - before) & 0xFFFFFFFF) / self._elements
         self.guard.observe(loss, self.progress.saturated_share)
@@ -211,40 +289,32 @@ class OnlineLoop:
     # Checkpoints.
 
     def _save(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
         if self._checkpoint is None:
             return
-        now, served = self.driver.snapshot(), self.guard.incumbent
-        progress = asdict(self.progress)
-        state = json.dumps({"seed": self.seed, "progress": progress, "guard": self.guard.state()})
-        extra: dict[str, Any] = {f"served/{k}": q for k, q in served.masters.items()}
-        extra |= {"served_scales": served.scales, "served_seed": np.int64(served.seed)}
-        write_whole(self._checkpoint, now.to_bytes(state=np.frombuffer(state.encode(), np.uint8), **extra))
+        Checkpoint(
+            identity=self.identity,
+            training=self.driver.snapshot(),
+            served=self.guard.incumbent,
+            first=self.guard.first,
+            progress=asdict(self.progress),
+            guard=self.guard.state(),
+            notes=self.notes,
+        ).save(self._checkpoint)
 
     def _resume(self) -> None:
-        if self._checkpoint is None:
+        if self._checkpoint is None or not self._checkpoint.exists():
             return
-        for left in self._checkpoint.parent.glob(f".{self._checkpoint.name}.*"):
-            left.unlink()  # a write that was killed; the checkpoint itself is whole
-        if not self._checkpoint.exists():
-            return
-        snapshot, extra = Snapshot.load(self._checkpoint, self.driver.program)
+        kept = Checkpoint.load(self._checkpoint, self.driver.program, self.identity)
         try:
-            state = json.loads(extra["state"].tobytes())
-            served = Snapshot(
-                masters={k.removeprefix("served/"): q for k, q in extra.items() if k.startswith("served/")},
-                scales=extra["served_scales"],
-                seed=int(extra["served_seed"]),
-            )
-            progress = Progress(**state["progress"])
-            guard = state["guard"]
+            progress = Progress.of(kept.progress)
+            self.guard.resume(kept.served, kept.first, kept.guard)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self._checkpoint}: no online run's checkpoint ({error!r})") from error
-        if state["seed"] != self.seed:
-            raise CheckpointError(f"{self._checkpoint}: made with seed {state['seed']}, not {self.seed}")
-        progress.verdicts = [(int(at), str(what)) for at, what in progress.verdicts]
-        self.progress = progress
-        self.guard.resume(served, guard)
-        self.driver.restore(snapshot)
+        self.progress, self.notes = progress, kept.notes
+        self.driver.restore(kept.training)
 
 
 def _real(samples: FeedbackBatch) -> Images:
@@ -252,7 +322,15 @@ def _real(samples: FeedbackBatch) -> Images:
     return samples.x.astype(np.float32) / np.float32(255)
 
 
-def _keys(seed: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """16-byte keys of stream positions: uint8 [n, 16]."""
-    words = np.stack([np.full(len(positions), seed, np.int64), positions.astype(np.int64)], axis=1)
-    return np.ascontiguousarray(words).view(np.uint8)
+def _targets(samples: FeedbackBatch) -> npt.NDArray[np.float32]:
+    """What samples teach, float32 [n, classes]: the true class where it is known, else the teacher's distribution."""
+    true = np.eye(samples.classes, dtype=np.float32)[samples.labels]
+    return np.where(samples.labels[:, None] >= 0, true, samples.teacher)
+
+
+def _keys(identity: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """16-byte keys, uint8 [n, 16]: 8 bytes of the run's identity, 8 of the stream position."""
+    keys = np.empty((len(positions), 16), np.uint8)
+    keys[:, :8] = np.frombuffer(blake2b(identity.encode(), digest_size=8).digest(), np.uint8)
+    keys[:, 8:] = positions.astype("<i8")[:, None].view(np.uint8)
+    return keys

@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from insitu.arch.declaration import Declaration
-from insitu.arch.params import CoreParams
-from insitu.arch.program import write_whole
-from insitu.host.compiler.compile import compile_module
+from insitu.arch.program import Program, write_whole
 from insitu.host.device.driver import Driver, open_device
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.online.loop import Chunk, OnlineLoop, OnlinePolicy
+from insitu.host.errors import HostError
+from insitu.host.online.checkpoint import Checkpoint
+from insitu.host.online.loop import Chunk, OnlineLoop, Progress
+from insitu.host.online.request import (
+    LOCK,
+    PARTS,
+    PICTURE,
+    PROGRAM,
+    RESULT,
+    SCALARS,
+    STORE,
+    TEACHER,
+    OnlineRun,
+    check,
+    check_folder,
+    compile_student,
+    logits_encoding,
+)
 from insitu.host.online.scene import Scene, prepare
 from insitu.host.store import FeedbackStore
 from insitu.host.train import accuracy
 from insitu.models import teachers
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineRun:
-    """What a run is made of.
-
-    out: its folder: feedback store, checkpoint, teacher, program, scalars, picture and result. store: a database URL
-    instead of the folder's own file. temperature: of the teacher's soft labels. curve: chunks between two points of the
-    accuracy curve.
-    """
-
-    data: str
-    shift: str
-    model: str
-    out: Path
-    seed: int = 0
-    core: CoreParams = field(default_factory=CoreParams)
-    declaration: Declaration = field(default_factory=Declaration)
-    batch: int = 32
-    lr: float = 0.2
-    temperature: float = 1.5
-    policy: OnlinePolicy = field(default_factory=OnlinePolicy)
-    backend: str = "emulator"
-    store: str | None = None
-    store_bytes: int = 1_000_000
-    root: str | None = None
-    curve: int = 1
+from insitu.models.datasets import Dataset
 
 
 @dataclass
@@ -82,45 +72,112 @@ def run(
     watch: Callable[[Status], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Carry a run out, or on from its folder's checkpoint. Returns (and writes to result.json) what it came to."""
+    """Carry a run out, or on from its folder's checkpoint. Returns (and writes to result.json) what it came to;
+    of a run that has ended already, what is written there.
+
+    Raises a ModelsError, CompileError, CheckpointError, StoreError or OSError; what can be known beforehand before
+    anything is trained or written.
+    """
+    dataset, program = check(request)
+    with _folder(request.out), locked(request.out):
+        kept = check_folder(request, program)
+        ended = _ended(request, kept)
+        if ended is not None:
+            return ended
+        with _store(request, dataset, program) as store:
+            return _run(request, store, kept, watch, say)
+
+
+def _ended(request: OnlineRun, kept: Checkpoint | None) -> dict[str, Any] | None:
+    """The written result of a run that has ended; None where it has not, or its end was not written down."""
+    path = request.out / RESULT
+    if kept is None or not kept.progress["ended"] or kept.progress["samples"] < request.policy.samples:
+        return None
+    try:
+        result = json.loads(path.read_bytes())
+        return result if result["samples"] == kept.progress["samples"] else None
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Have a run's folder to oneself, and clear away what a killed process was writing. Raises HostError where another
+    process has it."""
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise HostError(f"{out} is in use by another process: wait for it, or give this run another folder") from error
+    try:
+        for part in PARTS:
+            for left in out.glob(f".{part}.*"):
+                left.unlink()
+        yield
+    finally:
+        # Still held: whoever has opened the file meanwhile sees that it is gone and makes another.
+        (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """The run's folder; gone again if it was made for nothing. A write that fails without a name failed in there."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(out)
+        raise
+    finally:
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+def _store(request: OnlineRun, dataset: Dataset, program: Program) -> FeedbackStore:
+    return FeedbackStore.open(
+        request.store or request.out / STORE,
+        shape=dataset.in_shape,
+        classes=dataset.classes,
+        byte_budget=request.store_bytes,
+        seed=request.seed,
+        logits_encoding=logits_encoding(program),
+    )
+
+
+def _run(
+    request: OnlineRun,
+    store: FeedbackStore,
+    kept: Checkpoint | None,
+    watch: Callable[[Status], None] | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     from torch.utils.tensorboard import SummaryWriter  # seconds to import, and only a run needs it
 
     out = request.out
-    out.mkdir(parents=True, exist_ok=True)
     scene = prepare(
         data=request.data,
         shift=request.shift,
         model=request.model,
         seed=request.seed,
         root=request.root,
-        teacher_file=out / "teacher.npz",
+        flag_rate=request.flag_rate,
+        label_rate=request.label_rate,
+        teacher_file=out / TEACHER,
         say=say,
     )
-    compiled = compile_module(
-        scene.student,
-        core=request.core,
-        declaration=request.declaration,
-        batch=request.batch,
-        calibration=scene.dataset.x_train[:256],
-        learning_rate=request.lr,
-        sample_range=1.0,
-        meta={"model": request.model, "data": request.data, "shift": request.shift},
-    )
-    compiled.program.save(out / "student.insitu")
+    compiled = compile_student(request, scene.student, scene.dataset)
+    compiled.program.save(out / PROGRAM)
     taught = teachers.soft_labels(scene.teacher, scene.x_test, 1.0)
     teacher_accuracy = float((taught.argmax(axis=1) == scene.y_test).mean())
-    begun = time.monotonic()
     with (
         open_device(request.core, request.backend) as driver,
         open_device(request.core) as twin,
-        FeedbackStore.open(
-            request.store or out / "feedback.db",
-            shape=scene.dataset.in_shape,
-            classes=scene.dataset.classes,
-            byte_budget=request.store_bytes,
-            seed=request.seed,
-        ) as store,
-        SummaryWriter(str(out / "scalars")) as scalars,
+        SummaryWriter(str(out / SCALARS)) as scalars,
     ):
         for device in (driver, twin):
             device.load(compiled.program)
@@ -129,7 +186,6 @@ def run(
         before = accuracy(twin, scene.x_test, scene.y_test)
         clean = accuracy(twin, scene.dataset.x_test, scene.dataset.y_test)
         say(f"the scene: the student falls from {clean:.1%} to {before:.1%}; the teacher has {teacher_accuracy:.1%}")
-        driver.clear_counters()
         loop = OnlineLoop(
             driver,
             scene,
@@ -137,15 +193,20 @@ def run(
             store,
             policy=request.policy,
             seed=request.seed,
+            identity=request.identity,
+            user=scene,
             folder=out,
         )
-        measure = _Measure(twin, scene, before)
-        seen: list[int] = []
+        curve = None if kept is None else Curve(**kept.notes["curve"])
+        measure = _Measure(twin, scene, before, curve)
+
+        def record(chunk: Chunk) -> None:
+            number = -(-chunk.progress.samples // request.policy.chunk)
+            if number % request.curve == 0 or chunk.verdict is not None:
+                measure(chunk.progress.samples, driver.snapshot(), loop.guard.incumbent)
+            loop.notes["curve"] = asdict(measure.curve)
 
         def after(chunk: Chunk) -> None:
-            seen.append(1)
-            if len(seen) % request.curve == 0 or chunk.verdict is not None:
-                measure(chunk.progress.samples, driver.snapshot(), loop.guard.incumbent)
             _scalars(scalars, chunk, measure.curve)
             if watch is not None:
                 watch(
@@ -156,13 +217,12 @@ def run(
                         now=measure.curve.training[-1],
                         served=measure.curve.served[-1],
                         teacher=teacher_accuracy,
-                        seconds=time.monotonic() - begun,
-                        busy=chunk.counters.busy(request.core),
+                        seconds=chunk.progress.seconds,
+                        busy=_busy(request, chunk.progress),
                     )
                 )
 
-        progress = loop.run(after)
-        counters = driver.counters
+        progress = loop.run(after, record)
         measure(progress.samples, driver.snapshot(), loop.guard.incumbent)
         usage = store.usage()
     result: dict[str, Any] = {
@@ -176,29 +236,38 @@ def run(
         "accuracy_after": measure.curve.served[-1],
         "accuracy_teacher": teacher_accuracy,
         "samples": progress.samples,
+        "stream_accuracy": progress.stream_right / progress.samples,
         "labels": progress.labels,
+        "flagged": progress.flagged,
+        "true_labels": progress.true_labels,
         "steps": progress.steps,
         "stored": usage.samples,
         "stored_bytes": usage.bytes,
-        "cycles": counters.cycles,
-        "busy": counters.busy(request.core),
-        "verdicts": progress.verdicts,
-        "seconds": time.monotonic() - begun,
+        "cycles": progress.cycles,
+        "macs": progress.macs,
+        "busy": _busy(request, progress),
+        "verdicts": [list(verdict) for verdict in progress.verdicts],
+        "seconds": progress.seconds,
         "folder": str(out),
     }
-    _picture(out / "accuracy.png", request, measure.curve, before, teacher_accuracy)
-    write_whole(out / "result.json", json.dumps(result, indent=2).encode())
+    write_whole(out / PICTURE, _picture(request, measure.curve, before, teacher_accuracy))
+    write_whole(out / RESULT, json.dumps(result, indent=2).encode())
     return result
+
+
+def _busy(request: OnlineRun, progress: Progress) -> float:
+    """Share of the array's multiply-accumulate slots that did useful work, 0 to 1."""
+    return progress.macs / (request.core.cells * progress.cycles) if progress.cycles else 0.0
 
 
 class _Measure:
     """Accuracy on the scene's test set, on a twin device: measuring costs the running one no cycle."""
 
-    def __init__(self, twin: Driver, scene: Scene, before: float) -> None:
+    def __init__(self, twin: Driver, scene: Scene, before: float, curve: Curve | None) -> None:
         self._twin, self._scene = twin, scene
         self._served: Snapshot | None = None
         self._served_accuracy = before
-        self.curve = Curve(samples=[0], training=[before], served=[before])
+        self.curve = curve or Curve(samples=[0], training=[before], served=[before])
 
     def __call__(self, samples: int, training: Snapshot, served: Snapshot) -> None:
         if served is not self._served:
@@ -221,15 +290,15 @@ def _scalars(writer: Any, chunk: Chunk, curve: Curve) -> None:
         "asked": chunk.asked,
         "accuracy/training": curve.training[-1],
         "accuracy/served": curve.served[-1],
-        "device/cycles": chunk.counters.cycles,
+        "device/cycles": chunk.progress.cycles,
     }
     for name, value in values.items():
         if np.isfinite(value):
             writer.add_scalar(name, value, at)
 
 
-def _picture(path: Path, request: OnlineRun, curve: Curve, floor: float, teacher: float) -> None:
-    """Accuracy against samples seen, with the student's floor and the teacher's line."""
+def _picture(request: OnlineRun, curve: Curve, floor: float, teacher: float) -> bytes:
+    """Accuracy against samples seen, with the student's floor and the teacher's line, as a PNG."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -247,4 +316,6 @@ def _picture(path: Path, request: OnlineRun, curve: Curve, floor: float, teacher
     )
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, dpi=150)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    return image.getvalue()

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from insitu.models import students, teachers, training
+from insitu.models import draws, students, teachers, training
 from insitu.models.datasets import Dataset, load
 from insitu.models.shifts import Shift
 
 Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
 #: The laboratory's training of a student: float32, clean images, as its maker would.
 LAB: dict[str, Any] = {"batch": 32, "lr": 0.1, "momentum": 0.9, "schedule": "cosine"}
@@ -25,7 +26,8 @@ LAB: dict[str, Any] = {"batch": 32, "lr": 0.1, "momentum": 0.9, "schedule": "cos
 class Scene:
     """A student trained on clean data, the scene it now meets, and a teacher trained with that scene in mind.
 
-    x_test, y_test: the scene's whole test set, [n, 1, H, W] in [0, 1] and [n].
+    x_test, y_test: the scene's whole test set, [n, 1, H, W] in [0, 1] and [n]. flag_rate: share of wrong answers that a
+    user flags. label_rate: share of the samples asked for whose true label arrives.
     """
 
     dataset: Dataset
@@ -33,28 +35,45 @@ class Scene:
     student: nn.Module
     teacher: nn.Module
     x_test: Images
-    y_test: npt.NDArray[np.int64]
+    y_test: Labels
     seed: int
+    flag_rate: float = 0.0
+    label_rate: float = 0.0
 
-    def stream(self, first: int, count: int) -> tuple[Images, npt.NDArray[np.int64]]:
+    def stream(self, first: int, count: int) -> tuple[Images, Labels]:
         """Samples `first` .. `first + count` of an endless stream, with the labels that only a user would know.
 
-        The training images in the scene, in a new order and with new disturbance each time round. A function of the
-        seed and the position alone, so that a stream broken off goes on where it was.
+        The training images in the scene, in a new order and with new disturbance each time round. Each sample is a
+        function of the seed and its position alone: however the stream is cut, it is the same.
         """
+        positions = first + np.arange(count)
+        order = self._order(positions)
+        seeds = (draws.keys(self.seed, positions, "disturbance") >> np.uint64(1)).astype(np.int64)
+        return self.shift.apply(self.dataset.x_train[order], seeds), self.dataset.y_train[order]
+
+    def flags(self, first: int, answers: Labels) -> npt.NDArray[np.bool_]:
+        """bool [n]: which answers to the samples from `first` on the user flags; wrong ones only."""
+        positions = first + np.arange(len(answers))
+        wrong = answers != self.dataset.y_train[self._order(positions)]
+        return wrong & self._drawn("flag", positions, self.flag_rate)
+
+    def labels(self, positions: Labels) -> Labels:
+        """int64 [n]: the true classes of the samples at these positions, -1 where none arrives."""
+        known = self._drawn("label", positions, self.label_rate)
+        return np.where(known, self.dataset.y_train[self._order(positions)], -1)
+
+    def _drawn(self, what: str, positions: Labels, rate: float) -> npt.NDArray[np.bool_]:
+        return np.asarray(draws.uniform(draws.keys(self.seed, positions, what), 1)[:, 0] < rate)
+
+    def _order(self, positions: Labels) -> Labels:
+        """Which training image is at each position of the stream, [n]."""
         size = len(self.dataset.x_train)
-        xs: list[Images] = []
-        ys: list[npt.NDArray[np.int64]] = []
-        position = first
-        while position < first + count:
-            lap, offset = divmod(position, size)
-            take = min(size - offset, first + count - position)
-            order = np.random.default_rng((self.seed, lap)).permutation(size)[offset : offset + take]
-            # Disturbance is seeded by position: how the stream is cut into chunks changes nothing beyond a chunk.
-            xs.append(self.shift.apply(self.dataset.x_train[order], seed=self.seed * 1_000_003 + position))
-            ys.append(self.dataset.y_train[order])
-            position += take
-        return np.concatenate(xs), np.concatenate(ys)
+        laps, offsets = np.divmod(positions, size)
+        order = np.empty(len(positions), np.int64)
+        for lap in np.unique(laps):
+            here = laps == lap
+            order[here] = np.random.default_rng((self.seed, int(lap))).permutation(size)[offsets[here]]
+        return order
 
 
 def prepare(
@@ -64,6 +83,8 @@ def prepare(
     model: str,
     seed: int,
     root: str | None = None,
+    flag_rate: float = 0.0,
+    label_rate: float = 0.0,
     lab_epochs: int = 20,
     teacher_file: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -93,4 +114,6 @@ def prepare(
         x_test=scene.apply(dataset.x_test, seed=seed + 7919),
         y_test=dataset.y_test,
         seed=seed,
+        flag_rate=flag_rate,
+        label_rate=label_rate,
     )

@@ -4,13 +4,15 @@
 goes first, `writes` what a write does, `schema`, `rows`, `transactions` and `database` the SQL below."""
 
 from .batch import FeedbackBatch, new_keys
+from .database import store_name
 from .errors import FeedbackError, StoreError, StoreFormatError, StoreMismatchError, UnknownSampleError
 from .eviction import Eviction
-from .index import Split
+from .index import HELD_OUT_SHARE, Split
 from .store import FeedbackStore, Usage
 from .writes import RETRY_WINDOW
 
 __all__ = [
+    "HELD_OUT_SHARE",
     "RETRY_WINDOW",
     "Eviction",
     "FeedbackBatch",
@@ -23,4 +25,5 @@ __all__ = [
     "UnknownSampleError",
     "Usage",
     "new_keys",
+    "store_name",
 ]

@@ -32,7 +32,7 @@ class Database:
             raise FeedbackError(f"timeout_s is {timeout_s}; allowed: 0..3600 seconds")
         url = _url(target)
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self.name = url.database or "" if self.is_sqlite else url.render_as_string(hide_password=True)
+        self.name = store_name(target)
         arguments: dict[str, Any] = {"timeout": timeout_s, "check_same_thread": False, "isolation_level": None}
         try:
             self._engine = create_engine(
@@ -92,6 +92,12 @@ class Database:
             why = _line(getattr(refusal, "orig", None) or refusal)
             kind = StoreFormatError if any(sign in why for sign in _DAMAGED) else StoreError
             raise kind(f"{doing} {self.name}: {why}") from refusal
+
+
+def store_name(target: str | os.PathLike[str]) -> str:
+    """What a database is called in messages and records: its file, or its URL without the password."""
+    url = _url(target)
+    return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
 def _prepare(engine: Engine, synchronous: str, synchronous_commit: str, timeout_s: float) -> None:

@@ -15,6 +15,9 @@ from .sortedids import SortedIds
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+HELD_OUT_SHARE = 5
+"""Held-out samples are given up first where they are more than one in this many of what the store has room for."""
+
 
 def check_split(split: str) -> None:
     """Raise `FeedbackError` if there is no such split."""
@@ -118,11 +121,12 @@ class SampleIndex:
         return next((split for split in self.splits.values() if sample in split.category_of), None)
 
     def evict_down_to(self, capacity: int) -> list[int]:
-        """Take out samples until at most `capacity` are left; held-out ones go only when no training sample is left."""
+        """Take out samples until at most `capacity` are left: held-out ones where they exceed their share of it (see
+        `HELD_OUT_SHARE`), else training samples. So neither split can starve the other."""
         gone: list[int] = []
         while len(self) > capacity:
-            split = self.splits["train"] if len(self.splits["train"]) else self.splits["held_out"]
-            gone.append(split.pop_victim())
+            held_out = len(self.splits["held_out"]) > capacity // HELD_OUT_SHARE
+            gone.append(self.splits["held_out" if held_out else "train"].pop_victim())
         return gone
 
     def retire(self, keys: dict[bytes, int], *, forget_up_to: int) -> None:

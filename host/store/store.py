@@ -63,8 +63,9 @@ class FeedbackStore:
         - `shape`, `classes`, `seed` and the encodings (see `Codec`) belong to the store: `StoreMismatchError` if they
           are not those it was made with.
         - `byte_budget` (payload bytes, see `Usage`) and `eviction` (see `Victims`) may differ each time; a smaller
-          budget evicts at once. A reservoir whose budget was raised, or that began as another policy, is uniform
-          only over what came since.
+          budget evicts at once. Of a full store at most a fifth is held out (`HELD_OUT_SHARE`): what is evicted comes
+          from the held-out samples where they are more, else from the others. A reservoir (of each split) whose budget
+          was raised, or that began as another policy, is uniform only over what came since.
         - `durability`: what an acknowledged sample survives. ``process``: the death of this process, SIGKILL included,
           at any moment. ``power``: also power loss or a crash of the operating system (of the server, in PostgreSQL),
           at the price of a disk flush per `append`.

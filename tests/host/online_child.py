@@ -19,11 +19,13 @@ import numpy.typing as npt
 from insitu.arch.program import Program
 from insitu.host.device import Driver, open_device
 from insitu.host.device.snapshot import Snapshot
+from insitu.host.online.checkpoint import canonical
 from insitu.host.online.guard import GuardPolicy
 from insitu.host.online.loop import OnlineLoop, OnlinePolicy
 from insitu.host.store import FeedbackBatch, FeedbackStore
 
 SEED = 11
+IDENTITY = canonical({"seed": SEED})
 
 
 def tell(line: str) -> None:
@@ -87,6 +89,7 @@ def main(folder: Path, samples: int) -> None:
             TellingStore(store),  # type: ignore[arg-type]
             policy=OnlinePolicy(samples=samples, chunk=8, rehearsals=2, guard=GuardPolicy(every=8)),
             seed=SEED,
+            identity=IDENTITY,
             folder=folder,
         )
         progress = loop.run(lambda _chunk: tell("saved"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +10,13 @@ import pytest
 
 from insitu.host.batches import BatchError
 from insitu.host.detector import Detector
-from insitu.host.device import open_device
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import Chunk, OnlineLoop, OnlinePolicy
-from insitu.host.store import FeedbackStore
+from insitu.host.online.loop import OnlineLoop, OnlinePolicy
 from tests.host import digits
 from tests.host.device_suite import same
-
-CHUNK = 32
-
-
-class Stopped(Exception):
-    """The run was broken off on purpose."""
-
-
-@contextmanager
-def looping(folder: Path, *, keep: bool = True, seed: int = 1, **policy: Any) -> Iterator[OnlineLoop]:
-    """A loop on a device that holds the laboratory's student, its store in `folder`."""
-    made, table = digits.compiled(), digits.Table()
-    given: dict[str, Any] = {"samples": 640, "chunk": CHUNK, "rehearsals": 2, "audit": 0.2}
-    with (
-        open_device(digits.CORE) as driver,
-        FeedbackStore.open(
-            folder / "feedback.db", shape=digits.SHAPE, classes=digits.CLASSES, durability="process"
-        ) as store,
-    ):
-        driver.load(made.program)
-        driver.write_weights(made.masters)
-        where = folder if keep else None
-        yield OnlineLoop(
-            driver, table, table.teach, store, policy=OnlinePolicy(**given | policy), seed=seed, folder=where
-        )
-
-
-def stop_after(chunks: int) -> Any:
-    seen: list[Chunk] = []
-
-    def watch(chunk: Chunk) -> None:
-        seen.append(chunk)
-        if len(seen) == chunks:
-            raise Stopped
-
-    return watch
-
-
-def keys(store: FeedbackStore) -> list[bytes]:
-    return [key.tobytes() for page in store.iterate(512) for key in page.keys]
+from tests.host.looping import CHUNK, Stopped, keys, looping, stop_after
 
 
 def table_of(loop: OnlineLoop) -> digits.Table:
@@ -102,12 +59,12 @@ def test_label_budget(tmp_path: Path, budget: int) -> None:
 
 def test_running_again_stores_nothing_twice(tmp_path: Path) -> None:
     stored = []
-    for seed, samples in ((1, 96), (1, 96), (1, 128), (2, 96)):
-        with looping(tmp_path, keep=False, seed=seed, samples=samples, detector=Detector(kind="all")) as loop:
+    for seed, run, samples in ((1, "a", 96), (1, "a", 96), (1, "a", 128), (2, "a", 96), (1, "b", 96)):
+        with looping(tmp_path, keep=False, seed=seed, run=run, samples=samples, detector=Detector(kind="all")) as loop:
             loop.run()
             assert len(set(keys(loop.store))) == len(loop.store)
             stored.append(len(loop.store))
-    assert stored == [96, 96, 128, 128 + 96]
+    assert stored == [96, 96, 128, 128 + 96, 128 + 96 + 96]
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
@@ -165,12 +122,12 @@ def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path) -> None:
             assert same(loop.driver.snapshot(), served)
 
 
-def test_checkpoint_of_another_seed_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with looping(tmp_path, samples=64) as loop:
         loop.run()
     whole = (tmp_path / "checkpoint.npz").read_bytes()
-    with looping(tmp_path, seed=2) as loop:
-        with pytest.raises(CheckpointError, match="seed 1, not 2"):
+    with looping(tmp_path, seed=2, run="b") as loop:
+        with pytest.raises(CheckpointError, match=f"{tmp_path} holds a run of run a, not b; seed 1, not 2: give this"):
             loop.run()
         assert loop.progress.samples == 0
         assert loop.driver.read_weights().keys() == digits.compiled().masters.keys()

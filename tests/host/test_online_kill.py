@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import signal
 import sqlite3
@@ -87,9 +88,10 @@ def test_survives_sigkill(start_of: tuple[Path, Snapshot]) -> None:
         kept = keys_of(store)
         assert len(store) == len(kept) == store.acknowledged_total
     assert acknowledged == kept
-    # A key is the run's seed and a position of the stream.
+    # A key is the run's identity and a position of the stream.
     positions = {np.frombuffer(bytes.fromhex(key), np.int64)[1] for key in kept}
-    assert {np.frombuffer(bytes.fromhex(key), np.int64)[0] for key in kept} == {online_child.SEED}
+    identity = hashlib.blake2b(online_child.IDENTITY.encode(), digest_size=8).hexdigest()
+    assert {key[:16] for key in kept} == {identity}
     assert min(positions) >= 0
     assert max(positions) < SAMPLES
     plain = sqlite3.connect(folder / "feedback.db")

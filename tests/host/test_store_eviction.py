@@ -123,13 +123,31 @@ def test_priorities_depend_on_seed_and_ordinal_alone() -> None:
     assert len({priority(seed, ordinal) for seed in range(50) for ordinal in range(50)}) == 2500
 
 
-def test_held_out_samples_go_last(tmp_path: Path) -> None:
-    with opened(tmp_path / "s", 4, "oldest") as store:
-        store.append(feedback([0] * 3, held_out=True))
-        store.append(feedback([0] * 5))
-        assert kept(store) == [1, 2, 3, 8]
-        store.append(feedback([0] * 2, held_out=True))
-        assert kept(store) == [2, 3, 9, 10]
+def split_sizes(store: FeedbackStore) -> tuple[int, int]:
+    return int(store.counts_by_class("train").sum()), int(store.counts_by_class("held_out").sum())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("every", [2, 10])
+def test_no_split_starves_the_other(tmp_path: Path, policy: Any, every: int) -> None:
+    """Half or a tenth of what comes is held out; in the end a fifth of what is kept is, for the other split has 40."""
+    with opened(tmp_path / "s", 50, policy) as store:
+        for arrived in range(30, 451, 30):
+            store.append(feedback([0, 1, 2] * 10, held_out=np.arange(arrived - 30, arrived) % every == 0))
+            held_out_arrived = -(-arrived // every)
+            held_out = min(held_out_arrived, max(10, 50 - (arrived - held_out_arrived)))
+            assert split_sizes(store) == (min(50, arrived) - held_out, held_out)
+        assert split_sizes(store) == (40, 10)
+
+
+def test_held_out_samples_fill_a_store_with_room(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", 10, "oldest") as store:
+        store.append(feedback([0] * 14, held_out=True))
+        assert kept(store) == list(range(5, 15))
+        store.append(feedback([0] * 3))
+        assert kept(store) == list(range(8, 18))
+        store.append(feedback([0] * 7))
+        assert kept(store) == [13, 14, *range(17, 25)]
 
 
 def test_a_smaller_budget_evicts_at_once(tmp_path: Path) -> None:

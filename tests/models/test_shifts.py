@@ -86,7 +86,19 @@ def test_large_sets_are_worked_in_parts_unseen(kind, monkeypatch):
     x, shift = pictures(), Shift((Step(kind, 3),))
     whole = shift.apply(x, 5)
     monkeypatch.setattr("insitu.models.shifts.CHUNK", 16)
-    np.testing.assert_allclose(shift.apply(x, 5), whole, atol=1e-6)
+    np.testing.assert_array_equal(shift.apply(x, 5), whole)
+
+
+@pytest.mark.parametrize("side", [8, 28])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_depends_on_its_own_seed_alone(kind, side):
+    x, seeds = pictures(side=side), np.arange(40) * 7919
+    shift = Shift((Step(kind, 3), Step("noise", 1)))
+    whole = shift.apply(x, seeds)
+    for part in (slice(0, 1), slice(3, 20), slice(20, 40), [9, 2, 30]):
+        np.testing.assert_array_equal(shift.apply(x[part], seeds[part]), whole[part])
+    again = shift.apply(np.repeat(x[:1], 2, axis=0), np.array([5, 6]))
+    assert not np.array_equal(again[0], again[1])
 
 
 @pytest.mark.parametrize("side", [8, 28])
@@ -171,6 +183,9 @@ def test_none_is_a_copy():
         (np.full((2, 1, 8, 8), 255, np.float32), 0, "255"),
         (np.full((2, 1, 8, 8), np.nan, np.float32), 0, "nan"),
         (np.zeros((2, 1, 8, 8), np.float32), -1, "seed -1"),
+        (np.zeros((2, 1, 8, 8), np.float32), np.array([0, -3]), "seed -3"),
+        (np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1, 2]), r"\[3\]; allowed are an integer or integers \[2\]"),
+        (np.zeros((2, 1, 8, 8), np.float32), np.array([0.5, 1]), "float64"),
     ],
 )
 def test_apply_refuses(x, seed, says):

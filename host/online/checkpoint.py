@@ -1,0 +1,110 @@
+"""An online run's checkpoint: one file, whole or refused, that only the run it was made by goes on from."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.program import Program, write_whole
+from insitu.host.device.snapshot import Snapshot
+from insitu.host.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a run stands.
+
+    identity: what the run is, a JSON object as `canonical` writes it. training: the device. served: the guard's
+    incumbent. first: the weights the run began with. progress, guard: the loop's and the guard's state. notes: what
+    whoever runs the loop wants kept. The last three are JSON-ready.
+    """
+
+    identity: str
+    training: Snapshot
+    served: Snapshot
+    first: Snapshot
+    progress: dict[str, Any]
+    guard: dict[str, Any]
+    notes: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        state = {name: getattr(self, name) for name in ("identity", "progress", "guard", "notes")}
+        extra: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+        for name in ("served", "first"):
+            snapshot: Snapshot = getattr(self, name)
+            extra |= {f"{name}/{tensor}": q for tensor, q in snapshot.masters.items()}
+            extra |= {f"{name}_scales": snapshot.scales, f"{name}_seed": np.int64(snapshot.seed)}
+        write_whole(path, self.training.to_bytes(**extra))
+
+    @classmethod
+    def load(cls, path: Path, program: Program, identity: str) -> Checkpoint:
+        """Read what `save` wrote. Raises CheckpointError where the file is damaged, or was made by a run of another
+        identity: then it names what differs."""
+        state = _state(path)
+        differ = differences(state["identity"], identity)
+        if differ:
+            raise CheckpointError(f"{path.parent} holds a run of {differ}: give this one another folder")
+        training, extra = Snapshot.load(path, program)
+        try:
+            return cls(training=training, served=_snapshot("served", extra), first=_snapshot("first", extra), **state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: no online run's checkpoint ({error!r})") from error
+
+
+def canonical(what: Mapping[str, Any]) -> str:
+    """A mapping as JSON, the same text for the same contents."""
+    return json.dumps(what, sort_keys=True, separators=(",", ":"))
+
+
+def differences(made: str, wanted: str) -> str:
+    """The fields in which two JSON objects differ, with both values, on one line; "" where there are none."""
+    old, new = _flat("", json.loads(made)), _flat("", json.loads(wanted))
+    names = [name for name in old | new if old.get(name) != new.get(name)]
+    return "; ".join(f"{name} {old.get(name)}, not {new.get(name)}" for name in names)
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested objects as one: {"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    inner = [_flat(f"{prefix}.{name}" if prefix else name, part) for name, part in value.items()]
+    return {name: part for flat in inner for name, part in flat.items()}
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint, before anything is known of its weights."""
+    data = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            state = json.loads(file["state"].tobytes())
+        return {**state, "identity": canonical(json.loads(state["identity"]))}
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CheckpointError(f"{path}: no online run's checkpoint, or a damaged one ({error})") from error
+
+
+def _snapshot(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshot:
+    return Snapshot(
+        masters={key.removeprefix(f"{name}/"): q for key, q in arrays.items() if key.startswith(f"{name}/")},
+        scales=arrays[f"{name}_scales"],
+        seed=int(arrays[f"{name}_seed"]),
+    )
