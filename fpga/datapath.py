@@ -1,0 +1,343 @@
+"""The datapath: memories, operands, array, drain and the way back, with every delay between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch import timing
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
+from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, SHIFT_MAX, SHIFT_MIN, Rounding
+from insitu.arch.params import CoreParams
+from insitu.fpga.array import MacArray
+from insitu.fpga.common import FieldsLayout, delay, lanes, low_mask
+from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
+from insitu.fpga.fit import FitLayout, drive_fit
+from insitu.fpga.issue import Issue
+from insitu.fpga.loss import Loss, LossWalk
+from insitu.fpga.memory import BankedMemory, address_bits
+from insitu.fpga.random import LaneGenerators
+from insitu.fpga.rotate import Rotator
+from insitu.fpga.shift import ShiftControl
+from insitu.fpga.tiles import RowWalker, TileCounter
+from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
+from insitu.fpga.weights import WeightPort
+
+#: From a walker's address to its words: the request's register, the memory.
+RAW = 1 + BankedMemory.READ_LATENCY
+#: From a step to its words in front of the rotators (those of WGT rounded), to its operands, to its drain registers.
+STEP_TO_BANKS = RAW + WeightPort.LATENCY
+STEP_TO_OPERANDS = STEP_TO_BANKS + Rotator.LATENCY + 1
+STEP_TO_DRAIN = STEP_TO_OPERANDS + MacArray.LATENCY
+#: From an address of the mask to its flags in the lanes.
+MASK_LATENCY = RAW + 1 + Rotator.LATENCY
+
+assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
+assert timing.DRAIN_TO_MEMORY == NARROW_LATENCY + WRITE_LATENCY
+assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
+assert timing.LOAD_TAIL == WRITE_LATENCY
+# A go of the walker, the words, a register, the rotator, the queue's memory, the display.
+assert timing.STORE_HEAD == 1 + RAW + 1 + Rotator.LATENCY + 2
+assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
+
+
+class Datapath(wiring.Component):
+    """Everything an instruction moves. All static controls derive from `fields` and the exponents.
+
+    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction runs
+    from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`. beat: out,
+    to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A reset at any time
+    leaves it idle, memories as they are.
+    """
+
+    def __init__(self, params: CoreParams) -> None:
+        self.params = params
+        n = params.n
+        self.memories = {k: BankedMemory(n, params.depth(k), params.word_bits(k)) for k in Memory}
+        self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "narrow_shift": In(signed(7)),
+                "update_shift": In(signed(7)),
+                "loss_shift": In(6),
+                "bias": In(params.activation_bits),
+                "spread": Out(self.drain_bits),
+                "seed": In(32),
+                "begin": In(1),
+                "build": In(1),
+                "seed_start": In(1),
+                "launch": In(1),
+                "finish": Out(1),
+                "beat_valid": In(1),
+                "beat_in": In(params.stream_bits),
+                "beat_ready": Out(1),
+                "beat_out_valid": Out(1),
+                "beat_out": Out(BeatLayout(params.stream_bits)),
+                "taken": In(1),
+                "delivered": In(1),
+                "work": Out(range(n * n + 1)),
+                "clipped": Out(range(n + 1)),
+                "unfit": Out(range(n + 1)),
+                "overflow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        params, n, f = self.params, self.params.n, self.fields
+        log = n.bit_length() - 1
+        bits = max(address_bits(params.depth(k)) for k in Memory)
+        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
+        m.d.comb += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
+        update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
+        load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
+        weights_read = forward | backward
+
+        banks = self.memories
+        for k, bank in banks.items():
+            m.submodules[k.name.lower()] = bank
+            m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if k is Memory.WGT else f.a_pitch)]
+        act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
+
+        m.submodules.issue = issue = Issue(n, bits)
+        m.submodules.walk = walk = LossWalk(n, bits)
+        m.submodules.reader = reader = RowWalker(n, bits)
+        m.submodules.pop = pop = RowWalker(n, 1)
+        m.submodules.writer = writer = RowWalker(n, bits)
+        m.submodules.operands = operands = TileCounter(n)
+        m.submodules.beats = beats = BeatCounter(n)
+        m.d.comb += [
+            issue.start.eq(self.launch & (weights_read | update)),
+            issue.fields.eq(f),
+            walk.start.eq(self.launch & loss_op),
+            walk.fields.eq(f),
+            reader.base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
+            reader.pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
+            reader.by_rows.eq(store),
+            pop.by_rows.eq(loss_op),
+            writer.base.eq(f.d_base),
+            writer.pitch.eq(f.d_pitch),
+            writer.by_rows.eq(loss_op | load),
+            beats.start.eq(self.launch & (load | store)),
+            self.work.eq(Mux(issue.step.valid, issue.work, 0)),
+        ]
+        for unit in (reader, pop, writer, operands):
+            m.d.comb += [unit.start.eq(self.launch), unit.rows.eq(f.rows), unit.cols.eq(f.cols)]
+        for unit in (beats,):
+            m.d.comb += [unit.rows.eq(f.rows), unit.cols.eq(f.cols)]
+
+        # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
+        late = delay(m, issue.step, WeightPort.LATENCY, "step")[-1]
+        step = issue.step
+        valid = delay(m, step.valid, STEP_TO_OPERANDS, "step_valid")
+        last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
+        turn = delay(m, late.turn, RAW, "turn")[-1]
+        reads_of = {k: reader.valid & ~(backward & ~f.mask) for k in Memory}
+        reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
+        reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
+        reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
+
+        def request(memory: Memory, *sources: tuple[Any, Any, Any, Any]) -> None:
+            """The one source that an instruction has for a memory: (when, address, column, restart)."""
+            read = banks[memory].read
+            when = Cat(source[0] for source in sources)
+            m.d.sync += read.enable.eq(when.any())
+            for active, address, column, restart in sources:
+                with m.If(active):
+                    m.d.sync += [read.address.eq(address), read.column.eq(column), read.restart.eq(restart)]
+
+        request(
+            Memory.ACT,
+            (late.valid & forward, late.a, 1, late.restart),
+            (late.valid & update, late.b, 0, 0),
+            (walk.read, walk.a, 0, 0),
+            (reads_of[Memory.ACT], reader.address, 0, 0),
+        )
+        request(
+            Memory.ERR,
+            (late.valid & ~forward, late.a, backward, late.restart),
+            (walk.read, walk.b, 0, 0),
+            (reads_of[Memory.ERR], reader.address, 0, 0),
+        )
+        request(
+            Memory.WGT,
+            (step.valid & weights_read, step.b, forward, step.restart),
+            (reads_of[Memory.WGT], reader.address, 0, 0),
+        )
+
+        # Operands: banks to lanes, bias, zeros where nothing is valid.
+        m.submodules.port = port = WeightPort(n, params.master_bits, params.weight_bits)
+        m.d.comb += [port.enable.eq(valid[RAW] & weights_read), port.i.eq(wgt.o)]
+        m.d.sync += [
+            port.control.shift.eq(f.weight_shift),
+            port.control.below.eq(low_mask(f.weight_shift - 1, 31)),
+            port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
+        ]
+        drive_fit(m, port.fit, f.weight_width, 0)
+
+        a_bits = max(act.width, err.width)
+        b_bits = max(act.width, params.weight_bits, err.width)
+        m.submodules.a_lanes = a_lanes = Rotator(n, signed(a_bits))
+        m.submodules.b_lanes = b_lanes = Rotator(n, signed(b_bits))
+        looked = delay(m, walk.read, RAW, "looked")[-1]
+        looked_row = delay(m, walk.row, RAW, "looked_row")[-1]
+        for rotator in (a_lanes, b_lanes):
+            m.d.comb += [
+                rotator.enable.eq(valid[STEP_TO_BANKS] | looked),
+                rotator.amount.eq(Mux(loss_op, looked_row, turn)),
+            ]
+        for k in range(n):
+            m.d.comb += [
+                a_lanes.i[k].eq(Mux(forward | loss_op, act.o[k], err.o[k])),
+                b_lanes.i[k].eq(Mux(weights_read, port.o[k], Mux(loss_op, err.o[k], act.o[k]))),
+            ]
+
+        b_used = max(act.width, params.weight_bits)
+        m.submodules.array = array = MacArray(n, a_bits, b_used, params.accumulator_bits)
+        ready, closing = valid[STEP_TO_OPERANDS - 1], last[STEP_TO_OPERANDS - 1]
+        m.d.comb += [operands.step.eq(closing), array.valid.eq(valid[STEP_TO_OPERANDS])]
+        m.d.comb += array.last.eq(last[STEP_TO_OPERANDS])
+        with m.If(ready):
+            for k in range(n):
+                m.d.sync += array.a[k].eq(
+                    Mux(operands.row_lanes[k], Mux(forward & f.bias & closing, self.bias, a_lanes.o[k]), 0)
+                )
+                m.d.sync += array.b[k].eq(
+                    Mux(operands.col_lanes[k], Mux(update & f.bias & operands.final_col[k], self.bias, b_lanes.o[k]), 0)
+                )
+        m.d.comb += self.overflow.eq(array.overflow)
+
+        # LOSS.
+        m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
+        seen = Rotator.LATENCY + RAW
+        ragged = Signal(n)
+        m.d.sync += ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n)))
+        m.d.comb += [
+            unit.shift.eq(self.loss_shift),
+            unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
+            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
+            unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
+            unit.lanes.eq(Mux(delay(m, walk.ragged, seen, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+            *(unit.z[k].eq(a_lanes.o[k]) for k in range(n)),
+            *(unit.t[k].eq(b_lanes.o[k]) for k in range(n)),
+        ]
+
+        # Drain.
+        m.submodules.generators = generators = LaneGenerators(n)
+        m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, params.master_bits)
+        m.submodules.narrow_control = narrow = ShiftControl(-SHIFT_MIN, SHIFT_MAX)
+        m.submodules.update_control = scale = ShiftControl(-UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)
+        m.submodules.mask = mask = Rotator(n, 1)
+        drive_fit(m, drain.narrow_fit, f.width, f.overflow)
+        gate = Signal()
+        m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
+        positive = Signal(n)
+        m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
+        m.d.comb += [
+            generators.start.eq(self.seed_start),
+            generators.seed.eq(self.seed),
+            generators.step.eq(Mux(gate, drain.step, 0)),
+            narrow.shift.eq(self.narrow_shift),
+            narrow.rounding.eq(f.rounding),
+            scale.shift.eq(self.update_shift),
+            scale.rounding.eq(f.update_rounding),
+            mask.enable.eq(delay(m, reads_of[Memory.ACT] & backward, RAW + 1, "masking")[-1]),
+            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
+            *(mask.i[k].eq(positive[k]) for k in range(n)),
+            array.pop.eq(pop.valid),
+            drain.start.eq(self.begin),
+            drain.fields.eq(f),
+            drain.narrow_shift.eq(narrow.o),
+            drain.update_shift.eq(scale.o),
+            drain.delta_fit.low.eq((1 << (drain.delta_bits - 1)) - 1),
+            drain.delta_fit.sign.eq(1 << (drain.delta_bits - 1)),
+            drain.valid.eq(pop.valid),
+            drain.col_lanes.eq(pop.col_lanes),
+            *(drain.mask[k].eq(mask.o[k]) for k in range(n)),
+            *(drain.row[k].eq(Mux(loss_op, unit.acc[k], array.row[k])) for k in range(n)),
+            drain.r0.eq(generators.r0),
+            drain.r1.eq(generators.r1),
+            self.spread.eq(drain.spread),
+            self.clipped.eq(drain.clipped),
+        ]
+
+        # The way back.
+        m.submodules.transfer = transfer = Transfer(params, self._widest, drain.delta_bits)
+        drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
+        pop_go = last[STEP_TO_DRAIN - 1] | unit.go
+        writing, credit = NARROW_LATENCY + 1, Signal(range(SLOTS + 1), init=SLOTS)
+        go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
+        accepted = self.beat_valid & self.beat_ready
+        asked = store & beats.more & (credit != 0)
+        m.d.comb += [
+            pop.go.eq(pop_go),
+            self.beat_ready.eq(load & beats.more),
+            beats.step.eq(accepted | asked),
+            writer.go.eq(Mux(load, accepted, Mux(update, go[writing + UPDATE_LATENCY], go[writing]))),
+            reader.go.eq(
+                Mux(
+                    store,
+                    asked,
+                    Mux(
+                        update,
+                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - RAW],
+                        last[STEP_TO_DRAIN - 1 - MASK_LATENCY],
+                    ),
+                )
+            ),
+            transfer.fields.eq(f),
+            transfer.value.eq(drain.value),
+            transfer.delta.eq(drain.delta),
+            transfer.beat_in.as_value().eq(self.beat_in),
+            transfer.valid.eq(writer.valid),
+            transfer.row.eq(writer.row),
+            transfer.address.eq(writer.address),
+            transfer.col_lanes.eq(writer.col_lanes),
+            transfer.stored.eq(delay(m, reader.valid & store, RAW, "stored")[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, RAW, "stored_row")[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, RAW, "stored_lanes")[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, RAW, "stored_last")[-1]),
+            self.beat_out_valid.eq(transfer.beat_valid),
+            self.beat_out.eq(transfer.beat),
+            self.unfit.eq(transfer.unfit),
+        ]
+        m.d.sync += credit.eq(credit + self.taken - asked)
+        for k in range(n):
+            words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
+            m.d.comb += transfer.words[k].eq(Mux(update, wgt.o[k], words))
+
+        target = Mux(
+            load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR))
+        )
+        for k, bank in banks.items():
+            m.d.comb += [
+                bank.write.enable.eq(Mux(transfer.write & (target == k), transfer.write_lanes, 0)),
+                bank.write.address.eq(transfer.write_address),
+                *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
+            ]
+
+        # The end: the last row was popped, or taken, or sent.
+        tail = Signal(range(timing.UPDATE_TO_MEMORY + 1))
+        with m.If(pop.valid & pop.last):
+            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY))
+        with m.Elif(load & writer.valid & writer.last):
+            m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
+        with m.Elif(tail != 0):
+            m.d.sync += tail.eq(tail - 1)
+        m.d.comb += self.finish.eq(
+            (tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered)
+        )
+        return m
+
+    @property
+    def _widest(self) -> int:
+        """Bits of a narrowed element."""
+        p = self.params
+        return max(p.activation_bits, p.error_bits, p.gradient_bits)
