@@ -14,11 +14,11 @@ from insitu.fpga.common import lanes
 class MacArray(wiring.Component):
     """Cell (i, j) adds a[i] * b[j] each cycle that `valid` is set.
 
-    valid, last, a, b: a step of a tile, from registers. row: the tile's row 0 from LATENCY cycles after its last step on,
-    the next row after each `pop`; the following tile may end with the last row's pop at the earliest.
-    overflow: a pulse, some cycles after a sum left `accumulator_bits`; sums wrap there. Lanes that must not count need zero
-    operands. One step a cycle; one multiplier a cell with a register before (shared by a row or column) and one after it.
-    The sum of a last step goes to the drain registers as it is formed, and the accumulator to zero.
+    valid, last, a, b: a step of a tile, from registers. row: the tile's row 0 from LATENCY cycles after its last step
+    on, the next row after each `pop`; the following tile may end with the last row's pop at the earliest. overflow: a
+    pulse, some cycles after a sum left `accumulator_bits`; sums wrap there. Lanes that must not count need zero
+    operands. One step a cycle; one multiplier a cell with a register before (shared by a row or column) and one after
+    it. The sum of a last step goes to the drain registers as it is formed, and the accumulator to zero.
     """
 
     #: From a step's operands to its sum in the drain registers.

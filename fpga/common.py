@@ -11,7 +11,9 @@ from amaranth.lib import data
 from insitu.arch.isa import FIELDS
 
 #: An instruction's fields, the registers every unit reads while the instruction runs.
-FieldsLayout = data.StructLayout({name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()})
+FieldsLayout = data.StructLayout(
+    {name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()}
+)
 
 
 def lanes(shape: Any, n: int) -> data.ArrayLayout:

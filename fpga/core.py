@@ -22,10 +22,10 @@ from insitu.fpga.transfer import BeatLayout, OutputQueue
 class Core(wiring.Component):
     """The accelerator of docs/arithmetic.md, registers of arch/registers.py, cycles of arch/timing.py.
 
-    i_stream: beats of LOAD, lane l in bits [l * lane_bits, (l + 1) * lane_bits), and words of load_program, one a beat, in
-    the low 32 bits. o_stream: beats of STORE, `last` on its final one. Both with full back pressure; nothing is taken that
-    was not asked for. A beat on display stays until taken, even through an abort; those behind it are dropped by one.
-    bus: see RegisterBus. A reset leaves all but the memories' contents as at power-up.
+    i_stream: beats of LOAD, lane l in bits [l * lane_bits, (l + 1) * lane_bits), and words of load_program, one a
+    beat, in the low 32 bits. o_stream: beats of STORE, `last` on its final one. Both with full back pressure; nothing
+    is taken that was not asked for. A beat on display stays until taken, even through an abort; those behind it are
+    dropped by one. bus: see RegisterBus. A reset leaves all but the memories' contents as at power-up.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -115,9 +115,7 @@ class Core(wiring.Component):
         m.d.comb += [
             registers.count.cycles.eq(sequencer.cycles),
             registers.count.macs.eq(datapath.work),
-            registers.count.stall_in.eq(
-                sequencer.running & datapath.beat_ready & ~self.i_stream.valid
-            ),
+            registers.count.stall_in.eq(sequencer.running & datapath.beat_ready & ~self.i_stream.valid),
             registers.count.stall_out.eq(storing & shown & ~taken),
             registers.count.instructions.eq(sequencer.ended),
             registers.count.clipped.eq(datapath.clipped),

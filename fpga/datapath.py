@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,12 +12,12 @@ from insitu.arch import timing
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
-from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, SHIFT_MAX, SHIFT_MIN, Rounding
+from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, delay, lanes, low_mask
+from insitu.fpga.common import FieldsLayout, delay, low_mask
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
-from insitu.fpga.fit import FitLayout, drive_fit
+from insitu.fpga.fit import drive_fit
 from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
@@ -49,10 +49,10 @@ assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - tim
 class Datapath(wiring.Component):
     """Everything an instruction moves. All static controls derive from `fields` and the exponents.
 
-    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction runs
-    from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`. beat: out,
-    to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A reset at any time
-    leaves it idle, memories as they are.
+    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction
+    runs from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`.
+    beat: out, to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A
+    reset at any time leaves it idle, memories as they are.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -101,9 +101,9 @@ class Datapath(wiring.Component):
         weights_read = forward | backward
 
         banks = self.memories
-        for k, bank in banks.items():
-            m.submodules[k.name.lower()] = bank
-            m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if k is Memory.WGT else f.a_pitch)]
+        for name, bank in banks.items():
+            m.submodules[name.name.lower()] = bank
+            m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
         act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
 
         m.submodules.issue = issue = Issue(n, bits)
@@ -139,7 +139,7 @@ class Datapath(wiring.Component):
         valid = delay(m, step.valid, STEP_TO_OPERANDS, "step_valid")
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
         turn = delay(m, late.turn, RAW, "turn")[-1]
-        reads_of = {k: reader.valid & ~(backward & ~f.mask) for k in Memory}
+        reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
         reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
         reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
         reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
@@ -313,12 +313,10 @@ class Datapath(wiring.Component):
             words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
             m.d.comb += transfer.words[k].eq(Mux(update, wgt.o[k], words))
 
-        target = Mux(
-            load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR))
-        )
-        for k, bank in banks.items():
+        target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        for name, bank in banks.items():
             m.d.comb += [
-                bank.write.enable.eq(Mux(transfer.write & (target == k), transfer.write_lanes, 0)),
+                bank.write.enable.eq(Mux(transfer.write & (target == name), transfer.write_lanes, 0)),
                 bank.write.address.eq(transfer.write_address),
                 *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
             ]
@@ -331,9 +329,7 @@ class Datapath(wiring.Component):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
-        m.d.comb += self.finish.eq(
-            (tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered)
-        )
+        m.d.comb += self.finish.eq((tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered))
         return m
 
     @property

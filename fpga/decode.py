@@ -17,11 +17,12 @@ from insitu.fpga.common import FieldsLayout
 
 #: From the last word given to a verdict: a register, the four operands one a cycle, three cycles for each.
 CHECK_LATENCY = 8
+_CODES = [int(code) for code in Opcode]
 
 
 def allowed(opcode: int, word: int) -> int:
     """Bits that may be set in a word of an opcode; none in one that is no opcode. `exact` is the emulator's alone."""
-    if opcode not in iter(Opcode):
+    if opcode not in _CODES:
         return 0
     names = ("opcode", *USED[Opcode(opcode)])
     return sum(FIELDS[name].mask for name in names if FIELDS[name].word == word and name != "exact")
@@ -30,14 +31,14 @@ def allowed(opcode: int, word: int) -> int:
 class Decoder(wiring.Component):
     """Words to fields, and what arch/check.py and Instruction.decode say of them.
 
-    capture: `word` is word number `index`; word 0 comes first. slot: 1 to 4, in four cycles running, checks operands a, b,
-    d, m; the first not before the cycle after `fields` is complete, which is two cycles after the last capture. illegal,
-    misplaced: valid CHECK_LATENCY cycles after the last capture, until the next word 0.
+    capture: `word` is word number `index`; word 0 comes first. slot: 1 to 4, in four cycles running, checks operands
+    a, b, d, m; the first not before the cycle after `fields` is complete, which is two cycles after the last capture.
+    illegal, misplaced: valid CHECK_LATENCY cycles after the last capture, until the next word 0.
 
-    illegal: no opcode; a reserved bit, or one of a field the opcode does not read, or `exact`; memory 3; no rows, columns
-    or depth (two terms with FORWARD's bias, two columns with UPDATE's); width, weight_width, master_width under 2 or above
-    the core's. misplaced: an operand ends beyond its memory, or its rows overlap. That is all the emulator refuses, but
-    for `exact`. One multiplier.
+    illegal: no opcode; a reserved bit, or one of a field the opcode does not read, or `exact`; memory 3; no rows,
+    columns or depth (two terms with FORWARD's bias, two columns with UPDATE's); width, weight_width, master_width
+    under 2 or above the core's. misplaced: an operand ends beyond its memory, or its rows overlap. That is all the
+    emulator refuses, but for `exact`. One multiplier.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -64,7 +65,7 @@ class Decoder(wiring.Component):
         opcode = Mux(index == 0, word[:4], f.opcode)
         masks = Array(Const(allowed(code, w), 32) for code in range(16) for w in range(WORDS))
         with m.If(taken):
-            known = Array(Const(code in iter(Opcode), 1) for code in range(16))[opcode]
+            known = Array(Const(code in _CODES, 1) for code in range(16))[opcode]
             stray = (word & ~masks[(opcode << 4) | index]).any() | ~known
             m.d.sync += reserved.eq(Mux(index == 0, stray, reserved | stray))
             with m.Switch(index):
@@ -85,9 +86,7 @@ class Decoder(wiring.Component):
         is_pass = Signal()
         depth = Signal()
         m.d.comb += [
-            depth.eq(
-                (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD) | (f.opcode == Opcode.UPDATE)
-            ),
+            depth.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD) | (f.opcode == Opcode.UPDATE)),
             is_pass.eq(depth | (f.opcode == Opcode.LOSS)),
         ]
         limit = Signal(range(17))

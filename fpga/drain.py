@@ -23,10 +23,11 @@ UPDATE_LATENCY = 1 + RoundShift.LATENCY + Fit.LATENCY
 class Drain(wiring.Component):
     """A row of N accumulators a cycle: ReLU or mask, range, narrowing; in UPDATE the product with the learning rate.
 
-    valid, row, mask, col_lanes: a row; masked lanes and invalid ones become 0, which any narrowing keeps. value: narrowed,
-    NARROW_LATENCY cycles later. delta: round(lr_mul * value), UPDATE_LATENCY after that, saturated to two bits more than a
-    master has, which changes no fitted difference. step: of the lanes' generators, whose states r0 and r1 are. spread: OR
-    of the magnitudes since `start`, three cycles after a row. clipped: fits of narrowed elements, one count a row.
+    valid, row, mask, col_lanes: a row; masked lanes and invalid ones become 0, which any narrowing keeps. value:
+    narrowed, NARROW_LATENCY cycles later. delta: round(lr_mul * value), UPDATE_LATENCY after that, saturated to two
+    bits more than a master has, which changes no fitted difference. step: of the lanes' generators, whose states r0
+    and r1 are. spread: OR of the magnitudes since `start`, three cycles after a row. clipped: fits of narrowed
+    elements, one count a row.
     """
 
     def __init__(self, n: int, bits: int, width: int, master_bits: int) -> None:

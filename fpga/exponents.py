@@ -66,8 +66,8 @@ class Exponents(wiring.Component):
     """Reads an instruction's scale registers and derives everything static.
 
     slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. The outputs are registers, right SETTLE
-    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. following: range_exponent
-    of `spread`, or `target` where it is zero, four cycles after spread.
+    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. following:
+    range_exponent of `spread`, or `target` where it is zero, four cycles after spread.
     """
 
     SETTLE = 3

@@ -29,7 +29,7 @@ def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
 
 
 class Fit(wiring.Component):
-    """`fit` of arch/numbers.py: i of `bits_in` bits into `width` <= `bits_out` bits, width and overflow given by `control`.
+    """`fit` of arch/numbers.py: i of `bits_in` bits into `width` <= `bits_out` bits, as `control` says.
 
     o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle while `enable`,
     no back pressure. Tested against arch/ on 4 to 60 bits.

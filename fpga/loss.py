@@ -73,10 +73,11 @@ class LossWalk(wiring.Component):
 class Loss(wiring.Component):
     """softmax(z) * sum(t) - t of docs/arithmetic.md on N lanes.
 
-    shift: of the scaled logits, 8 more than in the contract, 0 to 39; static. valid: z and t hold a block read in `phase`; lanes: its valid lanes; first: the phase's first block. Blocks of phase 2
-    come LOSS_DIVIDE or more cycles apart. go: a block's result is in `acc` from the next cycle on, DIVIDE_LATENCY cycles
-    after its `valid`; invalid lanes hold anything. The maximum is taken before scaling, which is monotone, so its comparators
-    have the logits' width. 47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to
+    shift: of the scaled logits, 8 more than in the contract, 0 to 39; static. valid: z and t hold a block read in
+    `phase`; lanes: its valid lanes; first: the phase's first block. Blocks of phase 2 come LOSS_DIVIDE or more cycles
+    apart. go: a block's result is in `acc` from the next cycle on, DIVIDE_LATENCY cycles after its `valid`; invalid
+    lanes hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits'
+    width. 47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to
     arch/loss.py.
     """
 
@@ -210,11 +211,17 @@ class Loss(wiring.Component):
     def _scaled(self, m: Module, z: Value, enable: list[Value], name: str) -> Signal:
         """(z * 47274 << 8) >> shift, five cycles."""
         wide = self.z_bits + 16
-        five, twenty_four = Signal(signed(self.z_bits + 3), name=f"{name}_5"), Signal(signed(self.z_bits + 5), name=f"{name}_24")
+        five, twenty_four = (
+            Signal(signed(self.z_bits + 3), name=f"{name}_5"),
+            Signal(signed(self.z_bits + 5), name=f"{name}_24"),
+        )
         eighty_five = Signal(signed(self.z_bits + 7), name=f"{name}_85")
         twenty_three, one = Signal(signed(self.z_bits + 5), name=f"{name}_23"), Signal.like(z, name=f"{name}_1")
         product = Signal(signed(wide), name=f"{name}_product")
-        coarse, fine = Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_coarse"), Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_fine")
+        coarse, fine = (
+            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_coarse"),
+            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_fine"),
+        )
         shift = self.shift
         with m.If(enable[0]):
             m.d.sync += [five.eq(z + (z << 2)), twenty_four.eq((z << 3) + (z << 4)), one.eq(z)]

@@ -28,11 +28,11 @@ def read_request(bits: int) -> wiring.Signature:
 class BankedMemory(wiring.Component):
     """N banks of `depth` words, one read port and one write port each (arch/layout.py has the layout).
 
-    read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds row
-    i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made in the N
-    cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable` names.
-    A word read while it is written comes as it was. No back pressure. Contents survive a reset.
-    Tested for N of 4 to 16, any pitch, depths that are no power of two.
+    read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
+    row i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made
+    in the N cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable`
+    names. A word read while it is written comes as it was. No back pressure. Contents survive a reset. Tested for N
+    of 4 to 16, any pitch, depths that are no power of two.
     """
 
     READ_LATENCY = 3

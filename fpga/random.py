@@ -34,9 +34,9 @@ def _mix(stage: int, a: Value) -> Value:
 class LaneGenerators(wiring.Component):
     """Generators (lane, stream) for N lanes.
 
-    start: seeds all from `seed`, taking STREAMS * N + MIX_STAGES cycles from the next one on, one generator a cycle. step:
-    bit s steps the generators of stream s; `r0` and `r1` hold the new states from the next cycle on.
-    Neither `step` nor another `start` may come while seeding. Equal to arch/generator.py.
+    start: seeds all from `seed`, taking STREAMS * N + MIX_STAGES cycles from the next one on, one generator a cycle.
+    step: bit s steps the generators of stream s; `r0` and `r1` hold the new states from the next cycle on. Neither
+    `step` nor another `start` may come while seeding. Equal to arch/generator.py.
     """
 
     def __init__(self, n: int) -> None:

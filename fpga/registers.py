@@ -144,9 +144,8 @@ class Registers(wiring.Component):
         # The scale register lies behind the registered address, so it is selected after it, like every other.
         with m.If(is_scale):
             m.d.comb += bus.read_data.eq(Cat(self.scale))
-        with m.Else():
-            with m.Switch(address[2:]):
-                for name, value in contents.items():
-                    with m.Case(REGISTERS[name].offset >> 2):
-                        m.d.comb += bus.read_data.eq(value)
+        with m.Else(), m.Switch(address[2:]):
+            for name, value in contents.items():
+                with m.Case(REGISTERS[name].offset >> 2):
+                    m.d.comb += bus.read_data.eq(value)
         return m

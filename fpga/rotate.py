@@ -14,9 +14,8 @@ from insitu.fpga.common import lanes
 class Rotator(wiring.Component):
     """Lane l of the output is lane (l + amount) mod N of the input.
 
-    n: lanes, a power of two. shape: of one lane.
-    i, amount: taken where `enable` is set. o: LATENCY cycles later, holding between. One vector a cycle, no back pressure.
-    Tested for N of 4 to 32, every amount.
+    n: lanes, a power of two. shape: of one lane. i, amount: taken where `enable` is set. o: LATENCY cycles later,
+    holding between. One vector a cycle, no back pressure. Tested for N of 4 to 32, every amount.
     """
 
     LATENCY = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,11 +24,11 @@ assert timing.FETCH == WORDS + 1 + CHECK_LATENCY + 1
 class Sequencer(wiring.Component):
     """Program memory, program counter, and the phases of an instruction.
 
-    FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index, word), then operands and scale registers in
-    `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build` in the first N, then what is static has settled.
-    SEED, timing.seeding(): from `seed_start` on. RUN: from `launch` on until `finish`. begin: the check passed; finish goes
-    out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when its check passes, so a refused
-    instruction counts nothing.
+    FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index, word), then operands and scale
+    registers in `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build` in the first N, then what is
+    static has settled. SEED, timing.seeding(): from `seed_start` on. RUN: from `launch` on until `finish`. begin: the
+    check passed; finish goes out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when
+    its check passes, so a refused instruction counts nothing.
 
     flush: the datapath shall drop everything. load: a program word is taken from the stream where `beat_valid`.
     load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step before

@@ -74,11 +74,11 @@ class ShiftControl(wiring.Component):
 class RoundShift(wiring.Component):
     """`round_shift` of arch/numbers.py: i * 2**-s rounded, s in [-left, right].
 
-    i: signed, `bits` wide. r: its random bits, read in the same cycle. control: from `ShiftControl`, static.
-    o: LATENCY cycles later. One a cycle while `enable`, no back pressure. Nearest and stochastic add below the cut before
-    the shift; pseudo goes through the magnitude and compares the halves of what is cut, which is why the shift has two
-    parts: Wang et al., "NITI" (2020), section III-B. Tested against arch/: left 8, right 47, 8 to 48 bits; left 24,
-    right 31, 24 bits.
+    i: signed, `bits` wide. r: its random bits, read in the same cycle. control: from `ShiftControl`, static. o:
+    LATENCY cycles later. One a cycle while `enable`, no back pressure. Nearest and stochastic add below the cut
+    before the shift; pseudo goes through the magnitude and compares the halves of what is cut, which is why the shift
+    has two parts: Wang et al., "NITI" (2020), section III-B. Tested against arch/: left 8, right 47, 8 to 48 bits;
+    left 24, right 31, 24 bits.
     """
 
     LATENCY = 5

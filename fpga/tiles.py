@@ -12,9 +12,9 @@ from amaranth.lib.wiring import In, Out
 class TileCounter(wiring.Component):
     """The tiles of a rows x cols matrix, columns of tiles outermost.
 
-    start: takes rows and cols, and is at the first tile from the next cycle on. step: go to the next tile; after the last,
-    anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a valid row, column. bottom: the last
-    of its column of tiles. final_col: lane of the matrix's last column where this tile has it.
+    start: takes rows and cols, and is at the first tile from the next cycle on. step: go to the next tile; after the
+    last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a valid row, column.
+    bottom: the last of its column of tiles. final_col: lane of the matrix's last column where this tile has it.
     """
 
     def __init__(self, n: int) -> None:
@@ -61,9 +61,10 @@ class TileCounter(wiring.Component):
 class RowWalker(wiring.Component):
     """The rows of N lanes that a pass drains, or that a stream carries, with their addresses.
 
-    start: takes base, pitch, rows, cols, by_rows. go: the next tile's rows follow, one a cycle from the next cycle on; with
-    `by_rows`, the next block of a row, row by row. A go while a tile's rows still come must coincide with its last.
-    valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes; last: of the matrix.
+    start: takes base, pitch, rows, cols, by_rows. go: the next tile's rows follow, one a cycle from the next cycle
+    on; with `by_rows`, the next block of a row, row by row. A go while a tile's rows still come must coincide with
+    its last. valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes;
+    last: of the matrix.
     """
 
     def __init__(self, n: int, bits: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, ResetInserter, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -54,10 +54,10 @@ class Transfer(wiring.Component):
     """One rotator for all that is written, and for what STORE reads.
 
     in_*: rows from the drain (value, delta) or from beats; the row's place (`row`, `address`, `col_lanes`, from its
-    RowWalker) comes a cycle after its lanes, with `valid`. Written WRITE_LATENCY cycles after the lanes. In UPDATE the
-    masters must be in `words` as the lanes leave the rotator. stored: `words` of a STORE's row were read; `stored_row`,
-    `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were saturated, a count a row.
-    One row a cycle, no back pressure: the owner holds credits.
+    RowWalker) comes a cycle after its lanes, with `valid`. Written WRITE_LATENCY cycles after the lanes. In UPDATE
+    the masters must be in `words` as the lanes leave the rotator. stored: `words` of a STORE's row were read;
+    `stored_row`, `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were
+    saturated, a count a row. One row a cycle, no back pressure: the owner holds credits.
     """
 
     def __init__(self, params: CoreParams, value_bits: int, delta_bits: int) -> None:
@@ -180,8 +180,6 @@ class OutputQueue(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        from amaranth import ResetInserter
-
         m = Module()
         fifo = SyncFIFO(width=self.bits + 1, depth=SLOTS)
         m.submodules.fifo = ResetInserter(self.flush)(fifo)

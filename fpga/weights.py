@@ -18,8 +18,8 @@ WeightLayout = data.StructLayout({"shift": unsigned(5), "below": unsigned(31), "
 class WeightPort(wiring.Component):
     """narrow(master, weight_shift, weight_width, floor or nearest, saturate) on N words.
 
-    control, fit: static while an instruction runs. o: LATENCY cycles after i, one vector a cycle while `enable`, no back
-    pressure. Tested against arch/: masters of 2 to 32 bits, shifts 0 to 31.
+    control, fit: static while an instruction runs. o: LATENCY cycles after i, one vector a cycle while `enable`, no
+    back pressure. Tested against arch/: masters of 2 to 32 bits, shifts 0 to 31.
     """
 
     LATENCY = 2 + Fit.LATENCY
