@@ -4,10 +4,9 @@ An instruction is fetched, set up, run and drained before the next is fetched; i
 overlaps the next. Tiles go down a column of tiles, then to the next column. With K the steps of a tile and D_t the
 valid rows of tile t (what its drain takes), a pass of T tiles takes
 
-    FETCH + SETUP + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + ISSUE_TO_ACCUMULATOR + D_(T-1) + tail
+    FETCH + SETUP + N + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + pipeline + D_(T-1)
 
-where `seeding` is only there for an instruction that draws random bits, and `tail` is UPDATE_TO_MEMORY for an UPDATE,
-DRAIN_TO_MEMORY for the others. The core's units state the latencies that these constants are sums of, and refuse to
+where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these constants are sums of, and refuse to
 be built where they differ.
 """
 
@@ -77,6 +76,11 @@ class Cost:
         return self.cycles - self.issue - self.wait - self.stream - self.vector
 
 
+def pipeline(opcode: Opcode) -> int:
+    """Cycles that a product takes beyond its steps and its last drain."""
+    return ISSUE_TO_ACCUMULATOR + (UPDATE_TO_MEMORY if opcode is Opcode.UPDATE else DRAIN_TO_MEMORY)
+
+
 def cost(instruction: Instruction, n: int) -> Cost:
     """The cycles an instruction takes on an n x n array."""
     rows, cols, depth = instruction.rows, instruction.cols, instruction.depth
@@ -99,9 +103,8 @@ def cost(instruction: Instruction, n: int) -> Cost:
             last = rows - (row_tiles - 1) * n
             # Tiles but the last, whose drain may outlast the next tile's steps: full ones, and the last of each column.
             wait = (row_tiles - 1) * col_tiles * max(0, n - depth) + (col_tiles - 1) * max(0, last - depth)
-            tail = UPDATE_TO_MEMORY if instruction.opcode is Opcode.UPDATE else DRAIN_TO_MEMORY
             return Cost(
-                cycles=fixed + tiles * depth + wait + ISSUE_TO_ACCUMULATOR + last + tail,
+                cycles=fixed + tiles * depth + wait + pipeline(instruction.opcode) + last,
                 issue=tiles * depth,
                 wait=wait,
                 macs=rows * cols * depth,
