@@ -95,12 +95,13 @@ def updating(
     """UPDATE: accumulators [rows, cols] -> gradient -> master -= round(lr * gradient). Returns as `narrowing`."""
     T = x.dtype.type
     rows, cols = acc.shape
-    changed, bits, m = 0, T(0), T(lr_mul)
+    changed, bits, m, sign = 0, T(0), T(lr_mul), T(8 * x.itemsize - 1)
     for r in range(rows):
         source = acc[r]
         for c in range(cols):
-            x[c] = T(source[c])
-        bits = T(bits | _seen(x))
+            v = T(source[c])
+            bits = T(bits | T(v ^ T(v >> sign)))
+            x[c] = v
         if rounding == _STOCHASTIC:
             _step(states)
         _round_row(x, rounding, states, by)

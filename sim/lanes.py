@@ -52,8 +52,14 @@ def _start(seed: int, stream: int, columns: States, states: States, n: int) -> N
     for lane in range(min(n, states.size)):
         state = _mix((seed + (_STREAMS * lane + stream + 1) * _GOLDEN) & _MASK)
         states[lane] = state if state != 0 else _GOLDEN
-    for c in range(n, states.size):
-        states[c] = _apply(columns, states[c - n])
+    for first in range(n, states.size, n):
+        width = min(n, states.size - first)
+        before, after = states[first - n : first - n + width], states[first : first + width]
+        after[:] = 0
+        for bit in range(32):
+            column, place = columns[bit], np.uint32(bit)
+            for lane in range(width):
+                after[lane] ^= np.uint32(column & np.uint32(-np.int32((before[lane] >> place) & np.uint32(1))))
 
 
 def start(seed: int, stream: int, *, rows: int, cols: int, n: int) -> States:

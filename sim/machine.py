@@ -19,7 +19,7 @@ from insitu.sim.rows import constants
 
 @dataclass
 class _Weights:
-    """Masters as the read port delivers them, float32, same geometry; `valid` until a master changes."""
+    """Masters as the read port delivers them, int16, same geometry; `valid` until a master changes."""
 
     flat: Values
     valid: bool = False
@@ -31,7 +31,7 @@ class Machine:
     def __init__(self, core: CoreParams) -> None:
         self.core = core
         self.memories = {
-            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.float32) for m in Memory
+            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in Memory
         }
         self.scales = [[0, 0] for _ in range(SCALES)]
         self.seed = 1
@@ -48,13 +48,18 @@ class Machine:
         return self.memories[matrix.memory].tail(matrix), matrix.pitch * self.core.n
 
     def weights(self, instruction: Instruction, matrix: Matrix) -> Values:
-        """What the read port delivers for a matrix of WGT: float32 view [rows, cols]."""
+        """What the read port delivers for a matrix of WGT: int16 view [rows, cols]."""
+        flat, pitch = self.weights_tail(instruction, matrix)
+        return np.lib.stride_tricks.as_strided(flat, (matrix.rows, matrix.cols), (pitch * flat.itemsize, flat.itemsize))
+
+    def weights_tail(self, instruction: Instruction, matrix: Matrix) -> tuple[Values, int]:
+        """The same as `tail` gives it."""
         rounding, shift = instruction.weight_rounding, instruction.weight_shift
         key = (matrix, shift, instruction.weight_width, int(rounding))
         weights = self._weights.get(key)
         pitch = matrix.pitch * self.core.n
         if weights is None:
-            weights = self._weights[key] = _Weights(np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.float32))
+            weights = self._weights[key] = _Weights(np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.int16))
         if not weights.valid:
             half = 1 << (instruction.weight_width - 1)
             masters, _ = self.tail(matrix)
@@ -70,7 +75,7 @@ class Machine:
                 (-half, half - 1),
             )
             weights.valid = True
-        return np.lib.stride_tricks.as_strided(weights.flat, (matrix.rows, matrix.cols), (pitch * 4, 4))
+        return weights.flat, pitch
 
     def changed(self, matrix: Matrix | None = None) -> None:
         """A matrix was written (all memories, where None): weights of changed masters are delivered anew."""

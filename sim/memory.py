@@ -19,8 +19,7 @@ Values = npt.NDArray[Any]
 class BankedMemory:
     """`depth` words of `n` elements, all zero at first.
 
-    dtype: float32 for elements of at most 16 bits, so that products go through BLAS without a conversion; int32 for
-    masters.
+    dtype: int16 for activations and errors, int32 for masters.
     """
 
     def __init__(self, depth: int, n: int, dtype: npt.DTypeLike) -> None:

@@ -13,7 +13,7 @@ from insitu.arch.layout import Memory, blocks
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp, range_exponent
 from insitu.arch.timing import Cost, cost
-from insitu.sim import kernels, lanes
+from insitu.sim import kernels, lanes, simd
 from insitu.sim.machine import Machine
 from insitu.sim.memory import Values
 from insitu.sim.product import Method, bound, method
@@ -21,7 +21,8 @@ from insitu.sim.rows import constants
 from insitu.sim.statistics import Statistics
 from insitu.sim.stream import BeatStream
 
-_NO_VALUES: Values = np.empty(0, dtype=np.float32)
+_NO_GATE: Values = np.empty(0, dtype=np.int16)
+_NO_VALUES: Values = np.empty(0, dtype=np.int64)
 #: Integers below this leave room for one addition in int32.
 _INT32_ROOM = 1 << 30
 
@@ -110,7 +111,7 @@ class _Draining(Step):
         statistics: Statistics | None,
         *,
         bias: Values = _NO_VALUES,
-        gate: tuple[Values, int] = (_NO_VALUES, 0),
+        gate: tuple[Values, int] = (_NO_GATE, 0),
         steps: int = 1,
     ) -> None:
         """Narrow `accumulators`, whose exponent is `source`, into D."""
@@ -172,8 +173,7 @@ class _Product(_Draining):
 
     def multiply(self, a: Values, b: Values, out: Values) -> None:
         """out[r, c] = sum_k a[r, k] b[k, c] in floating point, exact by the choice of method."""
-        dtype = self.method.value
-        np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), out=out)
+        np.matmul(a.astype(out.dtype), b.astype(out.dtype), out=out)
 
     def stepwise(self, a: Values, b: Values) -> None:
         """The same in order, wrapping: a [rows, depth], b [cols, depth]."""
@@ -206,9 +206,14 @@ class Forward(_Product):
                 a = np.column_stack([a, np.full(a.shape[0], one)])
             self.stepwise(a, w)
         else:
-            self.multiply(a, w[:, :terms].T, self.accumulators)
+            if self.method is Method.VECTOR:
+                x, stride = machine.tail(self.a)
+                flat, w_stride = machine.weights_tail(i, self.b)
+                simd.dot(x, stride, flat, w_stride, self.accumulators.reshape(-1), i.rows, i.cols, terms)
+            else:
+                self.multiply(a, w[:, :terms].T, self.accumulators)
             if i.bias:
-                bias = w[:, terms].astype(np.float64) * one
+                bias = w[:, terms].astype(np.int64) * one
         self.finish(source, statistics, bias=bias)
 
 
@@ -218,6 +223,7 @@ class Backward(_Product):
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
         self.activation = kernels.MASK if instruction.mask else kernels.IDENTITY
+        self.m = instruction.m
 
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
@@ -226,14 +232,24 @@ class Backward(_Product):
         source = machine.scales[i.sa][0] + machine.scales[i.sb][0] + i.weight_shift
         if self.method is Method.STEPWISE:
             self.stepwise(a, w.T)
+        elif self.method is Method.VECTOR:
+            x, stride = machine.tail(self.a)
+            flat, w_stride = machine.weights_tail(i, self.b)
+            out = self.accumulators.reshape(-1)
+            simd.outer(x, stride, flat, w_stride, out, i.cols, i.rows, i.cols, i.depth)
         else:
             self.multiply(a, w, self.accumulators)
-        gate = machine.tail(i.m) if i.mask else (_NO_VALUES, 0)
+        gate = machine.tail(self.m) if i.mask else (_NO_GATE, 0)
         self.finish(source, statistics, gate=gate)
 
 
 class Update(_Product):
     """D[r,c] -= lr * sum_k A[k,r] B[k,c]."""
+
+    @cached_property
+    def _turned(self) -> Values:
+        """Scratch for A turned so that its sums run along rows: [rows, depth]."""
+        return np.empty((self.instruction.rows, self.instruction.depth), dtype=np.int16)
 
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
@@ -248,9 +264,16 @@ class Update(_Product):
                 b = np.column_stack([b, np.full(b.shape[0], one)])
             self.stepwise(a.T, b.T)
         else:
-            self.multiply(a.T, b, acc[:, :terms])
+            if self.method is Method.VECTOR:
+                np.copyto(self._turned, a.T)
+                x, stride = machine.tail(self.b)
+                simd.outer(
+                    *(self._turned.reshape(-1), i.depth, x, stride, acc.reshape(-1), i.cols, i.rows, terms, i.depth)
+                )
+            else:
+                self.multiply(a.T, b, acc[:, :terms])
             if i.bias:
-                acc[:, terms] = a.sum(axis=0, dtype=np.float64) * one
+                acc[:, terms] = a.sum(axis=0, dtype=np.int64) * one
         self._apply(source, statistics)
 
     def _apply(self, source: int, statistics: Statistics | None) -> None:
@@ -299,6 +322,10 @@ class Update(_Product):
 class Loss(_Draining):
     """D = softmax(A) * sum(B) - B."""
 
+    def __init__(self, machine: Machine, instruction: Instruction) -> None:
+        super().__init__(machine, instruction)
+        self.a, self.b = instruction.a, instruction.b
+
     @property
     def largest(self) -> int:
         return 1 << (PROBABILITY_BITS + self.machine.core.word_bits(Memory.ERR) + SUM_BITS)
@@ -307,8 +334,8 @@ class Loss(_Draining):
         machine, i = self.machine, self.instruction
         machine.commit(i)
         kernels.loss_accumulators(
-            machine.view(i.a),
-            machine.view(i.b),
+            machine.view(self.a),
+            machine.view(self.b),
             machine.scales[i.sa][0],
             machine.core.word_bits(Memory.ERR),
             self.accumulators,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from enum import Enum
 
-import numpy as np
-
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.params import CoreParams
+from insitu.sim import simd
 
 #: Integers up to this magnitude are exact in the format, and so is every sum that stays below it, in any order.
-FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
+INT32_EXACT, FLOAT32_EXACT, FLOAT64_EXACT = 1 << 31, 1 << 24, 1 << 53
 
 
 class Method(Enum):
-    """How a product is taken."""
+    """How a product is taken; the value is the dtype of its accumulators."""
 
-    FLOAT32 = np.float32  #: single-precision BLAS
-    FLOAT64 = np.float64  #: double-precision BLAS
-    STEPWISE = np.int64  #: one addition after another: an accumulator may wrap
+    VECTOR = "int32"  #: integer vector code (sim/simd.py)
+    FLOAT32 = "float32"  #: single-precision BLAS
+    FLOAT64 = "float64"  #: double-precision BLAS
+    STEPWISE = "int64"  #: one addition after another: an accumulator may wrap
 
 
 def bound(instruction: Instruction, core: CoreParams) -> int:
@@ -31,11 +31,13 @@ def bound(instruction: Instruction, core: CoreParams) -> int:
     return instruction.depth << (wa - 1 + wb - 1)
 
 
-def method(instruction: Instruction, core: CoreParams) -> Method:
-    """The fastest exact method: floating point while no sum can round, and none can leave the accumulator."""
+def method(instruction: Instruction, core: CoreParams, *, vector: bool = simd.AVAILABLE) -> Method:
+    """The fastest exact method: no sum may round, and none may leave the accumulator."""
     largest = bound(instruction, core)
     if largest >= 1 << (core.accumulator_bits - 1):
         return Method.STEPWISE
+    if vector and largest < INT32_EXACT:
+        return Method.VECTOR
     if largest <= FLOAT32_EXACT:
         return Method.FLOAT32
     if largest <= FLOAT64_EXACT:

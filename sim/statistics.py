@@ -53,7 +53,7 @@ class Statistics:
         self.tensors.clear()
 
     def narrowed(
-        self, instruction: Instruction, acc: npt.NDArray[np.int64], q: npt.NDArray[np.float32], shift: int
+        self, instruction: Instruction, acc: npt.NDArray[np.int64], q: npt.NDArray[np.int16], shift: int
     ) -> None:
         """Accumulators [rows, cols] became q [rows, cols]."""
         entry = self.of(instruction.d)

@@ -1,5 +1,4 @@
-"""From a torch module to a program: trace (torch.fx), calibrate exponents, plan memories, emit instructions."""
+"""From a torch module to a program: trace (torch.fx), calibrate exponents, plan memories, emit instructions.
 
-from insitu.host.compiler.compile import Compiled, compile_module
-
-__all__ = ["Compiled", "compile_module"]
+`rate` needs no torch: a device that only runs programs imports that alone.
+"""

@@ -373,10 +373,3 @@ class _Emitter:
 
 def _headroom(fmt: RoleFormat) -> int:
     return STATIC_HEADROOM if fmt.exponent is ExponentPolicy.STATIC else 0
-
-
-def with_learning_rate(program: Program, learning_rate: float) -> Program:
-    """The same program with another learning rate (of the mean loss over its batch) in every UPDATE."""
-    m, k = rate.encode(learning_rate / program.batch)
-    words = tuple(replace(i, lr_mul=m, lr_shift=k) if i.opcode is Opcode.UPDATE else i for i in program.instructions)
-    return replace(program, instructions=words)

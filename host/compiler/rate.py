@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from insitu.arch.isa import FIELDS
+from insitu.arch.isa import FIELDS, Opcode
+from insitu.arch.program import Program
 from insitu.host.errors import CompileError
 
 MUL_BITS, SHIFT_MAX = FIELDS["lr_mul"].width, FIELDS["lr_shift"].maximum
@@ -33,3 +35,10 @@ def encode(rate: float) -> tuple[int, int]:
 def decode(m: int, k: int) -> float:
     """The rate that (m, k) stand for."""
     return math.ldexp(m, -k)
+
+
+def with_learning_rate(program: Program, learning_rate: float) -> Program:
+    """The same program with another learning rate (of the mean loss over its batch) in every UPDATE."""
+    m, k = encode(learning_rate / program.batch)
+    words = tuple(replace(i, lr_mul=m, lr_shift=k) if i.opcode is Opcode.UPDATE else i for i in program.instructions)
+    return replace(program, instructions=words)

@@ -19,6 +19,7 @@ from insitu.arch.registers import IDENTITY, REGISTERS, Error
 from insitu.host.device.emulated import EmulatedDevice
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
+from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import DeviceError, DeviceMismatch, ProgramFault
 
 #: Seconds a wait may take unless told otherwise.
@@ -69,6 +70,9 @@ class Driver:
         self.registers = Registers(device)
         self.timeout = timeout
         self._program: Program | None = None
+        self.logits_tensor = ""  #: the program's tensor that `infer` and `train` store
+        self._error_tensor = ""  # that `train_host` takes from the host
+        self._weights: list[str] = []  # in the order `load_weights` takes them
         identity, version = self.registers["ID"], self.registers["VERSION"]
         if identity != IDENTITY or version != ARCH_VERSION:
             raise DeviceMismatch(
@@ -102,6 +106,11 @@ class Driver:
         parameter hash is not the one the program was made for."""
         self._check_hash(program.core)
         self._load_words(program)
+        by_place = {t.matrix: name for name, t in program.tensors.items()}
+        stored = [by_place[i.a] for i in program.entry("infer") if i.opcode is Opcode.STORE]
+        given = [by_place[i.d] for i in program.entry("train_host") if i.opcode is Opcode.LOAD]
+        self.logits_tensor, self._error_tensor = stored[-1], given[-1]
+        self._weights = [by_place[i.d] for i in program.entry("load_weights") if i.opcode is Opcode.LOAD]
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
 
@@ -133,9 +142,9 @@ class Driver:
 
     # Scale registers, seed, counters.
 
-    def scale(self, index: int) -> int:
-        """The exponent in use in a scale register."""
-        byte = REGISTERS["SCALE"].fields["exponent"].of(self.registers["SCALE", index])
+    def scale(self, index: int, field: str = "exponent") -> int:
+        """The exponent in use in a scale register, or the `next` one."""
+        byte = REGISTERS["SCALE"].fields[field].of(self.registers["SCALE", index])
         return byte - 256 if byte > EXPONENT_MAX else byte
 
     def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
@@ -247,16 +256,10 @@ class Driver:
         matrix = self.program.tensors[tensor].matrix
         return buffer.reshape(matrix.rows, -1)[:, : matrix.cols]
 
-    @property
-    def _logits(self) -> str:
-        """The tensor that holds the logits: what `infer` stores."""
-        store = next(i for i in self.program.entry("infer") if i.opcode is Opcode.STORE)
-        return next(name for name, t in self.program.tensors.items() if t.matrix == store.a)
-
     def infer(self, x: npt.ArrayLike) -> Real:
         """Logits float32 [n, classes] of samples [n, ...], in batches of the program's."""
         samples = self.quantise("sample", x)
-        name, batch = self._logits, self.program.batch
+        name, batch = self.logits_tensor, self.program.batch
         out = np.empty((len(samples), self.program.tensors[name].matrix.cols), dtype=np.float32)
         for first in range(0, len(samples), batch):
             part = samples[first : first + batch]
@@ -266,28 +269,31 @@ class Driver:
         return np.ldexp(out, self.format(name).exponent)
 
     def train(self, x: npt.ArrayLike, targets: npt.ArrayLike) -> Real:
-        """One training step on a batch [batch, ...] with target distributions [batch, classes]; the logits before it,
-        float32 [batch, classes]."""
+        """One training step on at most a batch of samples [n, ...] with target distributions [n, classes]; the logits
+        before it, float32 [n, classes]. Rows that are missing have targets of zero, and so train nothing; the learning
+        rate is of the mean over a whole batch."""
         samples, wanted = self.quantise("sample", x), self.quantise("target", targets)
         self._check_batch(samples)
-        self._check_batch(wanted)
-        stored = self._stored(self._logits)
+        if len(wanted) != len(samples):
+            raise DeviceError(f"{len(wanted)} targets for {len(samples)} samples")
+        stored = self._stored(self.logits_tensor)
         self._run("train", [self._beats("sample", samples), self._beats("target", wanted)], [stored])
-        return self._real_logits(stored)
+        return self._real_logits(stored)[: len(samples)]
 
     def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
-        """One training step with a loss of the host's: `gradient(logits)` gives dL/dlogits [batch, classes] of the
-        summed loss, which goes to the device at the finest exponent that holds it. Returns the logits."""
+        """One training step with a loss of the host's, on at most a batch of samples: `gradient(logits)` gives
+        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it.
+        Returns the logits [n, classes]."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)
-        stored = self._stored(self._logits)
+        stored = self._stored(self.logits_tensor)
         self.start("train_host")
         coming = self.device.receive(stored)
         try:
             self.device.send(self._beats("sample", samples)).wait(self.timeout)
             coming.wait(self.timeout)
-            logits = self._real_logits(stored)
-            name = self._error_tensor()
+            logits = self._real_logits(stored)[: len(samples)]
+            name = self._error_tensor
             tensor = self.program.tensors[name]
             wanted = np.asarray(gradient(logits), dtype=np.float64)
             if wanted.shape != logits.shape or not np.isfinite(wanted).all():
@@ -301,24 +307,15 @@ class Driver:
         self.wait()
         return logits
 
-    def _error_tensor(self) -> str:
-        loads = [i for i in self.program.entry("train_host") if i.opcode is Opcode.LOAD]
-        return next(name for name, t in self.program.tensors.items() if t.matrix == loads[-1].d)
-
     def _real_logits(self, stored: Buffer) -> Real:
-        name = self._logits
+        name = self.logits_tensor
         return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
 
     def _check_batch(self, values: Integers) -> None:
-        if len(values) != self.program.batch:
-            raise DeviceError(f"{len(values)} samples: this program trains on exactly {self.program.batch}")
+        if not 1 <= len(values) <= self.program.batch:
+            raise DeviceError(f"{len(values)} samples: this program trains on 1 to {self.program.batch}")
 
     # Weights.
-
-    @property
-    def _weights(self) -> list[str]:
-        by_place = {t.matrix: name for name, t in self.program.tensors.items()}
-        return [by_place[i.d] for i in self.program.entry("load_weights") if i.opcode is Opcode.LOAD]
 
     def write_weights(self, masters: Mapping[str, Integers]) -> None:
         """Masters by tensor name, each [outputs, inputs (+ 1)]. Raises DeviceError where one is missing or unknown."""
@@ -341,3 +338,15 @@ class Driver:
         buffers = [self._stored(n) for n in names]
         self._run("store_weights", [], buffers)
         return {n: self._matrix(n, b).astype(np.int32) for n, b in zip(names, buffers, strict=True)}
+
+    def snapshot(self) -> Snapshot:
+        """Masters, scale registers and seed: all that further runs depend on."""
+        scales = [(self.scale(i), self.scale(i, "next")) for i in range(len(self.program.scales))]
+        return Snapshot(masters=self.read_weights(), scales=np.array(scales, dtype=np.int64), seed=self.seed)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring masters, scale registers and seed back."""
+        self.write_weights(snapshot.masters)
+        for index, (exponent, following) in enumerate(snapshot.scales.tolist()):
+            self.set_scale(index, exponent, following)
+        self.seed = snapshot.seed

@@ -1,0 +1,160 @@
+"""`insitu simulate` and `insitu disasm`: programs, their cycles and their words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, console, emit
+
+InShape = Annotated[
+    str | None, typer.Option(help="Shape of a sample, such as 1x28x28; an `mlp:` model says it itself.")
+]
+Classes = Annotated[int, typer.Option(min=2, help="Classes of a model that is a file.")]
+ProgramFile = Annotated[Path | None, typer.Option("--program", help="A program file instead of a model.")]
+
+
+def simulate(
+    model: Model = "mlp:784-256-128-10",
+    core: Core = "edge16",
+    batch: Batch = 64,
+    format: Format = "w8a8e8g8",  # the option's name
+    exponents: Exponents = "delayed",
+    entry: Annotated[str, typer.Option(help="Entry of the program: train, infer, train_host, ...")] = "train",
+    in_shape: InShape = None,
+    classes: Classes = 10,
+    program: ProgramFile = None,
+    timeline: Annotated[Path | None, typer.Option(help="Write a timeline for ui.perfetto.dev here.")] = None,
+    json: Json = False,
+) -> None:
+    """Count the cycles of a training step, instruction by instruction.
+
+    Example: `insitu simulate --model mlp:784-256-128-10 --core n=16 --batch 64`
+    """
+    from insitu.sim import cycles
+    from insitu.sim import timeline as perfetto
+
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    report = cycles.report(compiled, entry)
+    if timeline is not None:
+        perfetto.save(report, timeline)
+    if json:
+        emit(
+            {
+                "model": model,
+                "batch": compiled.batch,
+                "core": compiled.core.to_json(),
+                "entry": entry,
+                **report.to_json(),
+            }
+        )
+        return
+    screen = console(False)
+    table = Table("", "instruction", "size", "cycles", "array busy", "array", "drain waits", "overhead")
+    for t in report.instructions:
+        i = t.instruction
+        size = " x ".join(str(v) for v in (i.rows, i.cols, i.depth) if v)
+        busy = f"{t.cost.macs / (report.core.cells * t.cost.cycles):.0%}" if t.cost.macs else ""
+        row = (t.index, i.opcode.name, size, f"{t.cost.cycles:,}", busy, t.cost.issue, t.cost.wait, t.cost.overhead)
+        table.add_row(*map(str, row))
+    screen.print(table)
+    screen.print(
+        f"{entry}: {report.cycles:,} cycles, {report.busy:.1%} of {report.core.cells} cells busy, "
+        f"{report.cycles / compiled.batch:,.0f} cycles a sample"
+    )
+    if timeline is not None:
+        screen.print(f"timeline: {timeline} (open in ui.perfetto.dev)")
+
+
+def disasm(
+    program: Annotated[Path | None, typer.Argument(help="A program file; without one, a model is compiled.")] = None,
+    model: Model = "mlp:784-100-50-10",
+    core: Core = "edge16",
+    batch: Batch = 64,
+    format: Format = "w8a8e8g8",  # the option's name
+    exponents: Exponents = "delayed",
+    in_shape: InShape = None,
+    classes: Classes = 10,
+    json: Json = False,
+) -> None:
+    """List a program: its tensors and its instructions.
+
+    Example: `insitu disasm student.insitu`
+    """
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    if json:
+        emit(
+            {
+                "core": compiled.core.to_json(),
+                "hash": f"{compiled.core.hash:016x}",
+                "batch": compiled.batch,
+                "format": compiled.declaration.short,
+                "entries": dict(compiled.entries),
+                "tensors": {name: t.to_json() for name, t in compiled.tensors.items()},
+                "scales": list(compiled.scales),
+                "instructions": [str(i) for i in compiled.instructions],
+                "words": [[f"{w:08x}" for w in words] for words in compiled.words.tolist()],
+            }
+        )
+        return
+    screen = console(False)
+    table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
+    for name, t in compiled.tensors.items():
+        m = t.matrix
+        place = f"{m.base:#07x}..{m.base + m.words(compiled.core.n):#07x}"
+        exponent = str(compiled.scales[t.scale])
+        table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.cols}", str(t.width), exponent)
+    screen.print(table)
+    screen.print(compiled.disassemble(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _program(
+    path: Path | None,
+    model: str,
+    core: str,
+    batch: int,
+    format_: str,
+    exponents: str,
+    in_shape: str | None,
+    classes: int,
+) -> Any:
+    """A program from a file, or compiled from a model with samples of noise to calibrate on."""
+    from insitu.arch.program import Program
+
+    if path is not None:
+        return Program.load(path)
+    import numpy as np
+
+    from insitu.arch.declaration import Declaration
+    from insitu.arch.params import CoreParams
+    from insitu.host.compiler.compile import compile_module
+    from insitu.models import students
+
+    declaration = Declaration.parse(format_, exponent=exponents)
+    params = CoreParams.parse(core).with_declaration(declaration)
+    shape, outputs = _shape(model, in_shape, classes)
+    module = students.build(model, in_shape=shape, classes=outputs, seed=0)
+    noise = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
+    return compile_module(
+        module, core=params, declaration=declaration, batch=batch, calibration=noise, meta={"model": model}
+    ).program
+
+
+def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, ...], int]:
+    from insitu.host.errors import CompileError
+
+    if in_shape is not None:
+        try:
+            shape = tuple(int(part) for part in in_shape.split("x"))
+        except ValueError as error:
+            raise CompileError(f"in-shape {in_shape!r}: expected sizes such as 1x28x28") from error
+        return shape, classes
+    sizes = model.removeprefix("mlp:").split("-")
+    if model.startswith("mlp:") and len(sizes) >= 2 and sizes[0].isdigit() and sizes[-1].isdigit():
+        return (int(sizes[0]),), int(sizes[-1])
+    if model.startswith("mlp:"):
+        return (1,), classes  # the factory says what is wrong with it
+    raise CompileError(f"model {model!r}: give the shape of a sample with --in-shape, such as 1x28x28")

@@ -1,0 +1,130 @@
+"""`insitu train`: whole passes of a data set on the emulated device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
+
+
+def train(
+    model: Model = "mlp:784-100-50-10",
+    data: Annotated[str, typer.Option(help="Data set: digits, mnist, or a folder's name.")] = "mnist",
+    format: Format = "w8a8e8g8",  # the option's name
+    exponents: Exponents = "delayed",
+    core: Core = "edge16",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 1,
+    batch: Batch = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start, of the mean loss.")] = 0.5,
+    schedule: Annotated[str, typer.Option(help="constant, linear or cosine.")] = "linear",
+    seed: Seed = 0,
+    float_: Annotated[bool, typer.Option("--float", help="Train the float32 twin beside it.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Write the program here, its weights beside it (.npz).")] = None,
+    root: Root = None,
+    json: Json = False,
+) -> None:
+    """Train a student from scratch in fixed point and test it on the whole test set.
+
+    Example: `insitu train --model mlp:784-100-50-10 --data mnist --format w8a8e8g8 --epochs 1 --float`
+    """
+    from insitu.arch.declaration import Declaration
+    from insitu.arch.params import CoreParams
+    from insitu.host.compiler.compile import compile_module
+    from insitu.host.device import open_device
+    from insitu.host.train import TrainPolicy, accuracy
+    from insitu.host.train import train as run
+    from insitu.models import datasets, labels, students
+
+    policy = TrainPolicy(epochs=epochs, lr=lr, schedule=schedule, seed=seed)  # type: ignore[arg-type]  # checked there
+    declaration = Declaration.parse(format, exponent=exponents)
+    params = CoreParams.parse(core).with_declaration(declaration)
+    dataset = datasets.load(data, root)
+    student = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
+    targets = labels.one_hot(dataset.y_train, dataset.classes)
+    compiled = compile_module(
+        student,
+        core=params,
+        declaration=declaration,
+        batch=batch,
+        calibration=dataset.x_train[:256],
+        targets=targets[:256],
+        learning_rate=lr,
+        sample_range=1.0,
+        meta={"model": model, "data": data},
+    )
+    if save is not None:
+        compiled.program.save(save)
+    screen = console(json)
+    by_epoch: list[float] = []
+    begun = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with open_device(params) as driver, Progress(*columns, console=screen) as progress:
+        driver.load(compiled.program)
+        driver.write_weights(compiled.masters)
+        driver.clear_counters()
+        task = progress.add_task(f"{model} {declaration.short}")
+        cycles = 0
+
+        def on_epoch(_: int) -> None:
+            nonlocal cycles
+            # Testing is not training: its cycles are left out.
+            cycles += driver.counters.cycles
+            by_epoch.append(accuracy(driver, dataset.x_test, dataset.y_test))
+            driver.clear_counters()
+
+        run(
+            driver,
+            dataset.x_train,
+            targets,
+            policy,
+            on_step=lambda done, of: progress.update(task, completed=done, total=of),
+            on_epoch=on_epoch,
+        )
+        if save is not None:
+            driver.snapshot().save(save.with_suffix(".npz"))
+    result: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "format": declaration.short,
+        "core": params.to_json(),
+        "policy": asdict(policy),
+        "batch": batch,
+        "test_accuracy": by_epoch[-1],
+        "accuracy_by_epoch": by_epoch,
+        "cycles": cycles,
+        "seconds": time.monotonic() - begun,
+    }
+    if float_:
+        result["float_test_accuracy"] = _float_twin(model, dataset, policy, batch)
+    if json:
+        emit(result)
+        return
+    table = Table("", "fixed point", *(["float32"] if float_ else []))
+    twin = [f"{result['float_test_accuracy']:.2%}"] if float_ else []
+    table.add_row(f"test accuracy, {len(dataset.y_test):,} images", f"{by_epoch[-1]:.2%}", *twin)
+    table.add_row("device cycles", f"{cycles:,}", *([""] if float_ else []))
+    screen.print(table)
+
+
+def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
+    from insitu.models import students, training
+
+    twin = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=policy.seed)
+    training.train(
+        twin,
+        dataset.x_train,
+        dataset.y_train,
+        epochs=policy.epochs,
+        batch=batch,
+        lr=policy.lr,
+        schedule=policy.schedule,
+        seed=policy.seed,
+    )
+    return training.accuracy(twin, dataset.x_test, dataset.y_test)

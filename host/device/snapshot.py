@@ -1,0 +1,61 @@
+"""All that a program's run depends on in a device: masters, scale registers, seed; as a file, whole or refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.program import Program, write_whole
+from insitu.host.errors import CheckpointError
+
+_WEIGHT = "weight/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """masters: tensor name -> int32 [outputs, inputs (+ 1)]; scales: int64 [registers, 2], exponent and next."""
+
+    masters: dict[str, npt.NDArray[np.int32]]
+    scales: npt.NDArray[np.int64]
+    seed: int
+
+    def to_bytes(self, **extra: npt.ArrayLike) -> bytes:
+        """The snapshot, and further arrays of the caller's, as an .npz."""
+        arrays: dict[str, Any] = {_WEIGHT + name: q for name, q in self.masters.items()}
+        buffer = io.BytesIO()
+        arrays |= {"scales": self.scales, "seed": np.int64(self.seed), **extra}
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    def save(self, path: str | Path, **extra: npt.ArrayLike) -> None:
+        """Write `to_bytes` whole or not at all."""
+        write_whole(path, self.to_bytes(**extra))
+
+    @classmethod
+    def load(cls, path: str | Path, program: Program) -> tuple[Snapshot, dict[str, npt.NDArray[Any]]]:
+        """A snapshot and the caller's further arrays. Raises CheckpointError where the file is damaged or belongs to
+        a program of other tensors, FileNotFoundError where there is none."""
+        data = Path(path).read_bytes()
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            snapshot = cls(
+                masters={k.removeprefix(_WEIGHT): arrays.pop(k) for k in list(arrays) if k.startswith(_WEIGHT)},
+                scales=arrays.pop("scales"),
+                seed=int(arrays.pop("seed")),
+            )
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path}: no checkpoint, or a damaged one ({error})") from error
+        expected = {
+            name: (t.matrix.rows, t.matrix.cols) for name, t in program.tensors.items() if t.role.value == "master"
+        }
+        found = {name: q.shape for name, q in snapshot.masters.items()}
+        if found != expected or snapshot.scales.shape != (len(program.scales), 2):
+            raise CheckpointError(f"{path}: a checkpoint of weights {found}, this program has {expected}")
+        return snapshot, arrays

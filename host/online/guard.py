@@ -1,0 +1,141 @@
+"""The guard: decides which weights are served, and takes the device back when training has collapsed.
+
+Two sets of weights: the *incumbent*, which is served, and the *challenger*, which the device trains. Both answer the
+same held-out samples; they differ on some, and on those an exact sign test (McNemar's) asks whether one of them agrees
+with the labels more often than chance. The challenger replaces the incumbent only when it is better beyond doubt, and
+is rolled back when it is worse beyond doubt, or when the loss or the share of saturated elements says that it has
+collapsed. The error allowed against one incumbent is split over the looks, alpha / (k (k + 1)) at the k-th, which sums
+to alpha: many looks do not add up to luck.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from insitu.host.device.driver import Driver
+from insitu.host.device.snapshot import Snapshot
+
+
+class Verdict(StrEnum):
+    """What a look at the challenger came to."""
+
+    KEPT = "kept"  #: no evidence either way: go on training, serve the incumbent
+    PROMOTED = "promoted"  #: the challenger is served from now on
+    ROLLED_BACK = "rolled back"  #: the device is back at the incumbent
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardPolicy:
+    """When the guard acts.
+
+    alpha: chance allowed of serving weights that are no better than what was served. every: training steps between
+    looks. loss_factor: collapse where the mean loss of `window` steps is this many times its mean when the incumbent
+    was installed. saturated_share: collapse where more than this share of the elements written were clipped.
+    """
+
+    alpha: float = 0.05
+    every: int = 32
+    window: int = 16
+    loss_factor: float = 4.0
+    saturated_share: float = 0.2
+
+
+@dataclass
+class Guard:
+    """Watches one driver. `observe` after every training step, `look` when `due`."""
+
+    driver: Driver
+    policy: GuardPolicy = field(default_factory=GuardPolicy)
+
+    def __post_init__(self) -> None:
+        self.incumbent: Snapshot = self.driver.snapshot()
+        self.looks = 0
+        self.promotions = 0
+        self.rollbacks = 0
+        self.reason = ""  #: of the last rollback
+        self._steps = 0
+        self._losses: deque[float] = deque(maxlen=self.policy.window)
+        self._saturated: deque[float] = deque(maxlen=self.policy.window)
+        self._reference_loss: float | None = None
+
+    def observe(self, loss: float, saturated_share: float) -> None:
+        """A training step's mean loss and the share of elements it wrote that were clipped."""
+        self._steps += 1
+        self._losses.append(loss)
+        self._saturated.append(saturated_share)
+        if self._reference_loss is None and len(self._losses) == self.policy.window:
+            self._reference_loss = float(np.mean(self._losses))
+
+    @property
+    def collapsed(self) -> str:
+        """Why training has collapsed by its own signs, or "" where it has not."""
+        if len(self._losses) < self.policy.window:
+            return "" if all(np.isfinite(self._losses)) else "the loss is not finite"
+        loss, saturated = float(np.mean(self._losses)), float(np.mean(self._saturated))
+        if not np.isfinite(loss):
+            return "the loss is not finite"
+        if self._reference_loss is not None and loss > self.policy.loss_factor * max(self._reference_loss, 0.05):
+            return f"the loss is {loss:.3g}, was {self._reference_loss:.3g}"
+        if saturated > self.policy.saturated_share:
+            return f"{saturated:.0%} of all elements saturate"
+        return ""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a look."""
+        return bool(self.collapsed) or self._steps >= self.policy.every
+
+    def look(self, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Verdict:
+        """Compare challenger and incumbent on held-out samples [n, ...] with labels [n]; leaves the device with the
+        weights that training goes on from."""
+        self._steps = 0
+        collapsed = self.collapsed
+        if collapsed:
+            return self._roll_back(collapsed)
+        if len(x) == 0:
+            return Verdict.KEPT
+        challenger = self.driver.snapshot()
+        right = self._right(x, labels)
+        self.driver.restore(self.incumbent)
+        was_right = self._right(x, labels)
+        self.driver.restore(challenger)
+        won, lost = int((right & ~was_right).sum()), int((was_right & ~right).sum())
+        self.looks += 1
+        alpha = self.policy.alpha / (self.looks * (self.looks + 1))
+        if won + lost == 0:
+            return Verdict.KEPT
+        if won > lost and binomtest(won, won + lost, alternative="greater").pvalue < alpha:
+            self._install(challenger)
+            return Verdict.PROMOTED
+        if lost > won and binomtest(lost, won + lost, alternative="greater").pvalue < alpha:
+            return self._roll_back(f"{lost} of {len(x)} held-out answers lost, {won} won")
+        return Verdict.KEPT
+
+    def serve(self) -> Snapshot:
+        """Put the incumbent into the device and return it: what is served at the end."""
+        self.driver.restore(self.incumbent)
+        return self.incumbent
+
+    def _right(self, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.driver.infer(x).argmax(axis=1) == labels)
+
+    def _install(self, snapshot: Snapshot) -> None:
+        self.incumbent = snapshot
+        self.promotions += 1
+        # The next look compares with these weights: evidence starts again.
+        self.looks = 0
+        self._reference_loss = float(np.mean(self._losses)) if self._losses else None
+
+    def _roll_back(self, reason: str) -> Verdict:
+        self.driver.restore(self.incumbent)
+        self.rollbacks += 1
+        self.reason = reason
+        self._losses.clear()
+        self._saturated.clear()
+        return Verdict.ROLLED_BACK

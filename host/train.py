@@ -1,0 +1,89 @@
+"""Training a student on a device over whole passes of a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.program import Program
+from insitu.host.compiler.rate import with_learning_rate
+from insitu.host.device.driver import Driver
+from insitu.host.errors import HostError
+
+Schedule = Literal["constant", "linear", "cosine"]
+#: Training steps between two changes of the learning rate: each is a new set of instruction words.
+RATE_STEPS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPolicy:
+    """How long and how fast.
+
+    epochs: passes over the data. lr: learning rate of the mean loss over a batch, at the start; the schedule takes it
+    to zero at the end (constant: leaves it). seed: of the order of samples and of stochastic rounding.
+    """
+
+    epochs: int = 1
+    lr: float = 0.5
+    schedule: Schedule = "linear"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise HostError(f"epochs is {self.epochs}: must be at least 1")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise HostError(f"lr is {self.lr}: must be finite and above 0")
+        if self.schedule not in get_args(Schedule):
+            raise HostError(f"schedule is {self.schedule!r}: allowed are {', '.join(get_args(Schedule))}")
+        if self.seed < 0:
+            raise HostError(f"seed is {self.seed}: must be at least 0")
+
+    def rate(self, done: float) -> float:
+        """The learning rate when a share `done` of all steps, 0 to 1, is over."""
+        match self.schedule:
+            case "linear":
+                return self.lr * (1 - done)
+            case "cosine":
+                return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr
+
+
+def train(
+    driver: Driver,
+    x: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32],
+    policy: TrainPolicy,
+    on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> None:
+    """Train on samples x [n, ...] with target distributions [n, classes], in a new order each epoch, every sample once
+    an epoch. The student's weights are in the device and stay there. `on_step(done, of)`, `on_epoch(epoch)`."""
+    program: Program = driver.program
+    samples, wanted = driver.quantise("sample", x), driver.quantise("target", targets)
+    batch = program.batch
+    per_epoch = -(-len(samples) // batch)
+    total, step = per_epoch * policy.epochs, 0
+    driver.seed = policy.seed + 1
+    rng = np.random.default_rng(policy.seed)
+    for epoch in range(policy.epochs):
+        order = rng.permutation(len(samples))
+        for first in range(0, len(samples), batch):
+            if step % RATE_STEPS == 0 and (step == 0 or policy.schedule != "constant"):
+                driver.replace_program(with_learning_rate(program, policy.rate(step / total)))
+            rows = order[first : first + batch]
+            driver.train(samples[rows], wanted[rows])
+            step += 1
+            if on_step is not None:
+                on_step(step, total)
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+
+def accuracy(driver: Driver, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> float:
+    """Share of samples x [n, ...] whose largest logit on the device is at y [n], 0 to 1."""
+    return float((driver.infer(x).argmax(axis=1) == y).mean())

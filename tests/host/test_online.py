@@ -1,0 +1,232 @@
+"""The online-fix loop on digits that are turned: the student gains, within its budget, however often it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from insitu.host.batches import BatchError
+from insitu.host.detector import Detector
+from insitu.host.device import open_device
+from insitu.host.device.snapshot import Snapshot
+from insitu.host.errors import CheckpointError, HostError
+from insitu.host.online.guard import GuardPolicy
+from insitu.host.online.loop import Chunk, OnlineLoop, OnlinePolicy
+from insitu.host.store import FeedbackStore
+from tests.host import digits
+from tests.host.device_suite import same
+
+CHUNK = 32
+
+
+class Stopped(Exception):
+    """The run was broken off on purpose."""
+
+
+@contextmanager
+def looping(folder: Path, *, keep: bool = True, seed: int = 1, **policy: Any) -> Iterator[OnlineLoop]:
+    """A loop on a device that holds the laboratory's student, its store in `folder`."""
+    made, table = digits.compiled(), digits.Table()
+    given: dict[str, Any] = {"samples": 640, "chunk": CHUNK, "rehearsals": 2, "audit": 0.2}
+    with (
+        open_device(digits.CORE) as driver,
+        FeedbackStore.open(
+            folder / "feedback.db", shape=digits.SHAPE, classes=digits.CLASSES, durability="process"
+        ) as store,
+    ):
+        driver.load(made.program)
+        driver.write_weights(made.masters)
+        where = folder if keep else None
+        yield OnlineLoop(
+            driver, table, table.teach, store, policy=OnlinePolicy(**given | policy), seed=seed, folder=where
+        )
+
+
+def stop_after(chunks: int) -> Any:
+    seen: list[Chunk] = []
+
+    def watch(chunk: Chunk) -> None:
+        seen.append(chunk)
+        if len(seen) == chunks:
+            raise Stopped
+
+    return watch
+
+
+def keys(store: FeedbackStore) -> list[bytes]:
+    return [key.tobytes() for page in store.iterate(512) for key in page.keys]
+
+
+def table_of(loop: OnlineLoop) -> digits.Table:
+    assert isinstance(loop.stream, digits.Table)
+    return loop.stream
+
+
+def test_the_student_gains(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=1280) as loop:
+        start = digits.accuracy(loop.driver)
+        chunks: list[int] = []
+        progress = loop.run(lambda chunk: chunks.append(chunk.asked))
+        assert digits.accuracy(loop.driver) > start + 0.1
+        assert progress.samples == 1280
+        assert len(chunks) == 1280 // CHUNK
+        assert sum(chunks) == progress.labels == table_of(loop).asked == len(loop.store)
+        assert "promoted" in {what for _at, what in progress.verdicts}
+        assert same(loop.guard.incumbent, loop.driver.snapshot())
+        held_out = loop.store.counts_by_class("held_out").sum()
+        assert 0.1 * 1280 < held_out < 0.3 * 1280
+
+
+def test_samples_need_not_be_a_multiple_of_the_chunk(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=50, detector=Detector(kind="all")) as loop:
+        sizes: list[int] = []
+        assert loop.run(lambda chunk: sizes.append(chunk.asked)).samples == 50
+        assert sizes == [32, 18]
+
+
+@pytest.mark.parametrize("budget", [1, 45])
+def test_label_budget(tmp_path: Path, budget: int) -> None:
+    with looping(tmp_path, samples=320, label_budget=budget) as loop:
+        progress = loop.run()
+        assert progress.labels == table_of(loop).asked == len(loop.store) == budget
+        assert progress.samples == 320
+    with looping(tmp_path, samples=640, label_budget=budget) as loop:
+        assert loop.run().labels == budget
+        assert table_of(loop).asked == 0
+
+
+def test_running_again_stores_nothing_twice(tmp_path: Path) -> None:
+    stored = []
+    for seed, samples in ((1, 96), (1, 96), (1, 128), (2, 96)):
+        with looping(tmp_path, keep=False, seed=seed, samples=samples, detector=Detector(kind="all")) as loop:
+            loop.run()
+            assert len(set(keys(loop.store))) == len(loop.store)
+            stored.append(len(loop.store))
+    assert stored == [96, 96, 128, 128 + 96]
+
+
+def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=320) as loop:
+        loop.run()
+        served, samples = loop.driver.snapshot(), keys(loop.store)
+    with looping(tmp_path, samples=320) as loop:
+        assert loop.run(stop_after(1)).samples == 320
+        assert same(loop.driver.snapshot(), served)
+        assert keys(loop.store) == samples
+
+
+def test_resumes_where_it_stopped(tmp_path: Path) -> None:
+    with looping(tmp_path) as loop:
+        with pytest.raises(Stopped):
+            loop.run(stop_after(10))
+        before, weights, stored = loop.progress, loop.driver.snapshot(), keys(loop.store)
+        incumbent = loop.guard.incumbent
+    assert before.samples == 10 * CHUNK
+    with looping(tmp_path) as loop:
+        asked: list[int] = []
+        kept_on = table_of(loop).stream
+
+        def stream(first: int, count: int) -> Any:
+            asked.append(first)
+            if len(asked) == 1:
+                assert same(loop.driver.snapshot(), weights)
+                assert same(loop.guard.incumbent, incumbent)
+                assert loop.progress == before
+            return kept_on(first, count)
+
+        loop.stream.stream = stream  # type: ignore[method-assign]
+        progress = loop.run()
+        assert asked == list(range(10 * CHUNK, 640, CHUNK))
+        assert progress.samples == 640
+        assert progress.labels == len(loop.store)
+        assert keys(loop.store)[: len(stored)] == stored
+
+
+def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    settings: dict[str, Any] = {"samples": 960, "guard": GuardPolicy(every=24)}
+    with looping(tmp_path / "whole", **settings) as loop:
+        wanted, served, stored = loop.run(), loop.driver.snapshot(), keys(loop.store)
+    for chunks in (10, 3, 7, None):
+        with looping(tmp_path / "broken", **settings) as loop:
+            if chunks is not None:
+                with pytest.raises(Stopped):
+                    loop.run(stop_after(chunks))
+                continue
+            progress = loop.run()
+            assert progress == wanted
+            assert keys(loop.store) == stored
+            assert same(loop.driver.snapshot(), served)
+
+
+def test_checkpoint_of_another_seed_is_refused(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=64) as loop:
+        loop.run()
+    whole = (tmp_path / "checkpoint.npz").read_bytes()
+    with looping(tmp_path, seed=2) as loop:
+        with pytest.raises(CheckpointError, match="seed 1, not 2"):
+            loop.run()
+        assert loop.progress.samples == 0
+        assert loop.driver.read_weights().keys() == digits.compiled().masters.keys()
+        for name, q in loop.driver.read_weights().items():
+            np.testing.assert_array_equal(q, digits.compiled().masters[name])
+    assert (tmp_path / "checkpoint.npz").read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "plain"])
+def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "checkpoint.npz"
+    with looping(tmp_path, samples=64) as loop:
+        loop.run()
+        plain: Snapshot = loop.driver.snapshot()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(
+        {
+            "cut": whole[:-100],
+            "empty": b"",
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :],
+            "plain": plain.to_bytes(),  # a snapshot, and no online run's
+        }[damage]
+    )
+    damaged = path.read_bytes()
+    with looping(tmp_path) as loop, pytest.raises(CheckpointError, match="checkpoint"):
+        loop.run()
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("policy", "quoted"),
+    [
+        ({"samples": 0}, "samples is 0: must be at least 1"),
+        ({"chunk": -4}, "chunk is -4"),
+        ({"rehearsals": -1}, "rehearsals is -1: must be at least 0"),
+        ({"audit": 0.0}, "audit is 0.0"),
+        ({"audit": 1.0}, "audit is 1.0"),
+        ({"audit": float("nan")}, "audit is nan"),
+        ({"label_budget": 0}, "label_budget is 0: must be at least 1"),
+    ],
+)
+def test_bad_policy(policy: dict[str, Any], quoted: str) -> None:
+    with pytest.raises(HostError, match=quoted):
+        OnlinePolicy(**policy)
+
+
+def test_bad_replay_share(tmp_path: Path) -> None:
+    with pytest.raises((BatchError, HostError), match="1.5"), looping(tmp_path, replay_share=1.5):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("policy", "quoted"),
+    [({"alpha": 0.0}, "0.0"), ({"alpha": 1.5}, "1.5"), ({"every": 0}, "0"), ({"window": 0}, "0")],
+)
+def test_bad_guard_policy(policy: dict[str, Any], quoted: str) -> None:
+    with pytest.raises(HostError, match=quoted):
+        GuardPolicy(**policy)
