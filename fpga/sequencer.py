@@ -24,11 +24,11 @@ assert timing.FETCH == WORDS + 1 + CHECK_LATENCY + 1
 class Sequencer(wiring.Component):
     """Program memory, program counter, and the phases of an instruction.
 
-    FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index, word), then operands and scale
-    registers in `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build` in the first N, then what is
-    static has settled. SEED, timing.seeding(): from `seed_start` on. RUN: from `launch` on until `finish`. begin: the
-    check passed; finish goes out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when
-    its check passes, so a refused instruction counts nothing.
+    START, a cycle, before the first. FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index,
+    word), then operands and scale registers in `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build`
+    in the first N, then what is static has settled. SEED, timing.seeding(): from `seed_start` on. RUN: from `launch`
+    on until `finish`. begin: the check passed; finish goes out as `ended` with the last cycle. cycles: counted in
+    this cycle; a fetch counts when its check passes, so a refused instruction counts nothing.
 
     flush: the datapath shall drop everything. load: a program word is taken from the stream where `beat_valid`.
     load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step before
@@ -103,12 +103,16 @@ class Sequencer(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += counter.eq(0)
                 with m.If(self.command.start | self.command.step):
-                    m.d.sync += [pc.eq(self.entry), outside.eq(entry_outside), stepping.eq(~self.command.start)]
+                    m.d.sync += [pc.eq(self.entry), stepping.eq(~self.command.start)]
                     m.d.sync += [busy.eq(1), done.eq(0), error.eq(Error.NONE)]
-                    m.next = "FETCH"
+                    m.next = "START"
                 with m.Elif(self.command.load_program):
                     m.d.sync += [place.eq(self.entry << 4), left.eq(self.count << 4), busy.eq(1)]
                     m.next = "LOAD"
+            with m.State("START"):
+                m.d.sync += outside.eq(entry_outside)
+                m.next = "FETCH"
+                stop_if_aborted()
             with m.State("LOAD"):
                 with m.If(~fits):
                     stop(Error.ENTRY)
