@@ -1,11 +1,10 @@
-"""AXI4-Stream at the core's edge: register slices between its handshakes and Amaranth's streams."""
+"""AXI4-Stream at the core's edge, between its handshakes and Amaranth's streams."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal, unsigned
-from amaranth.hdl import ShapeLike
+from amaranth import Cat, Module, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,39 +27,12 @@ def last_beat(bits: int) -> data.StructLayout:
     return data.StructLayout({"data": unsigned(bits), "last": unsigned(1)})
 
 
-class RegisterSlice(wiring.Component):
-    """A stream cut by registers in both directions.
-
-    i, o: streams of `shape`. Latency 1 cycle, 1 item a cycle; full back pressure. No combinational path joins the two
-    sides: `o` comes from registers, and `i.ready` says that the spare register is empty. `o.valid` stays, and the
-    payload with it, until `o.ready`. Reset drops what it holds. Order and completeness are proved by induction.
-    """
-
-    def __init__(self, shape: ShapeLike) -> None:
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        i, o = self.i, self.o
-        full = Signal()
-        spare = Signal.like(i.payload)
-        m.d.comb += i.ready.eq(~full)
-        with m.If(o.ready | ~o.valid):
-            m.d.sync += [o.valid.eq(i.valid | full), full.eq(0)]
-            with m.If(full):
-                m.d.sync += o.payload.eq(spare)
-            with m.Else():
-                m.d.sync += o.payload.eq(i.payload)
-        with m.Elif(i.valid & i.ready):
-            m.d.sync += [full.eq(1), spare.eq(i.payload)]
-        return m
-
-
 class StreamInput(wiring.Component):
     """AXI4-Stream into a stream of beats.
 
-    t: AXI4-Stream. o: its beats, registered. Bytes whose TKEEP is low read as zero; every transfer is a beat. TLAST is
-    not needed: instructions say how many beats they take. Latency 1, 1 beat a cycle, full back pressure.
+    t: AXI4-Stream. o: its beats. Bytes whose TKEEP is low read as zero; every transfer is a beat. TLAST is not needed:
+    instructions say how many beats they take. Wires only, latency 0: a beat is taken when the core asks for it and not
+    before, so none is left inside when a program stops; `o.ready` must come from registers.
     """
 
     def __init__(self, bits: int) -> None:
@@ -69,19 +41,17 @@ class StreamInput(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        t = self.t
-        m.submodules.slice = cut = RegisterSlice(unsigned(self.bits))
+        t, o = self.t, self.o
         keep = Cat(t.tkeep[byte].replicate(8) for byte in range(self.bits // 8))
-        m.d.comb += [cut.i.payload.eq(t.tdata & keep), cut.i.valid.eq(t.tvalid), t.tready.eq(cut.i.ready)]
-        wiring.connect(m, cut.o, wiring.flipped(self.o))
+        m.d.comb += [o.payload.eq(t.tdata & keep), o.valid.eq(t.tvalid), t.tready.eq(o.ready)]
         return m
 
 
 class StreamOutput(wiring.Component):
     """A stream of beats out as AXI4-Stream.
 
-    i: beats with their `last`. t: AXI4-Stream, registered; TKEEP all ones. Latency 1, 1 beat a cycle, full back
-    pressure.
+    i: beats with their `last`, from registers, each displayed until taken. t: AXI4-Stream; TKEEP all ones. Wires only,
+    latency 0.
     """
 
     def __init__(self, bits: int) -> None:
@@ -90,14 +60,12 @@ class StreamOutput(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        t = self.t
-        m.submodules.slice = cut = RegisterSlice(last_beat(self.bits))
-        wiring.connect(m, wiring.flipped(self.i), cut.i)
+        t, i = self.t, self.i
         m.d.comb += [
-            t.tdata.eq(cut.o.payload.data),
-            t.tlast.eq(cut.o.payload.last),
+            t.tdata.eq(i.payload.data),
+            t.tlast.eq(i.payload.last),
             t.tkeep.eq((1 << (self.bits // 8)) - 1),
-            t.tvalid.eq(cut.o.valid),
-            cut.o.ready.eq(t.tready),
+            t.tvalid.eq(i.valid),
+            i.ready.eq(t.tready),
         ]
         return m

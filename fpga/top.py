@@ -39,8 +39,8 @@ def _join(m: Module, outer: Any, inner: Any, members: dict[str, wiring.Member], 
 class Shell(wiring.Component):
     """A core behind its AXI ports, in the clock domain `sync`.
 
-    s_axi_*: AXI4-Lite registers (axi_lite.AxiLite). s_axis_*: AXI4-Stream in. m_axis_*: AXI4-Stream out. Streams are
-    cut by registers, one cycle each way, 1 beat a cycle; back pressure is honoured everywhere.
+    s_axi_*: AXI4-Lite registers (axi_lite.AxiLite). s_axis_*: AXI4-Stream in. m_axis_*: AXI4-Stream out. 1 beat a
+    cycle each way; back pressure is honoured everywhere. Every output comes from registers alone.
     """
 
     def __init__(self, params: CoreParams, core: CoreLike | None = None) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -18,16 +19,20 @@ from pathlib import Path
 import platformdirs
 
 from insitu.arch.params import CoreParams
+from insitu.arch.program import write_whole
 from insitu.arch.registers import REGISTERS
+from insitu.fpga.elaborate import TOP, rtlil
 from insitu.sim.rtl import netlist
 from insitu.sim.rtl.errors import BuildError
 from insitu.sim.rtl.netlist import Bank
 
 #: What g++ is told. No unique symbols: several cores live in one process.
-CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-O3", "-w")
+CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-w")
+#: Optimisation: of what runs every cycle, and of what runs once (Verilator names it __Slow).
+FAST, SLOW = "-O2", "-O0"
 #: What Verilator is told. Memories and registers without an initial value begin at zero.
 VERILATOR_FLAGS = (
-    *("--cc", "--prefix", "Vtop", "--top-module", netlist.TOP, "-O3", "--noassert", "--no-timing"),
+    *("--cc", "--prefix", "Vtop", "--top-module", TOP, "-O3", "--noassert", "--no-timing"),
     *("--x-assign", "fast", "--x-initial", "0", "-Wno-fatal", "-Wno-lint", "-Wno-style"),
 )
 #: Verilator's own sources that every library needs; the same for all, so compiled once.
@@ -43,17 +48,38 @@ def build(
     waves: able to write waveforms (slower). core: stands in for the core that `params` describe.
     Processes may build at the same time: a library appears whole, under a name of its contents.
     """
-    text = netlist.rtlil(params, core)
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "rtl"
-    library = folder / f"{_digest(text, waves)}.so"
-    if library.exists():
-        return library
+    # A core described by unchanged sources gives unchanged RTLIL: then elaboration is spared too.
+    index = None if core is not None else folder / f"{_digest(_sources(params), waves)}.txt"
+    if index is not None and index.exists():
+        library = folder / index.read_text()
+        if library.exists():
+            return library
+    text = rtlil(params, core)
     folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{_digest(text, waves)}.so"
+    if not library.exists():
+        _build(library, params, text, waves)
+    if index is not None:
+        write_whole(index, library.name.encode())
+    return library
+
+
+def _build(library: Path, params: CoreParams, text: str, waves: bool) -> None:
+    folder = library.parent
     flat, banks = netlist.name_banks(netlist.verilog(text, keep_names=waves))
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as temporary:
         made = _compile(Path(temporary), folder, params, flat, banks, waves)
         made.replace(library)
-    return library
+
+
+def _sources(params: CoreParams) -> str:
+    """Everything that decides a core's RTLIL."""
+    parts = [json.dumps(params.to_json(), sort_keys=True), importlib.metadata.version("amaranth")]
+    for room in ("insitu.arch", "insitu.fpga"):
+        folder = Path(str(importlib.resources.files(room)))
+        parts += [path.read_text() for path in sorted(folder.glob("*.py"))]
+    return "\0".join(parts)
 
 
 def _digest(text: str, waves: bool) -> str:
@@ -106,7 +132,7 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     """Compile in `work`; the library in it."""
     root = _verilator_root()
     (work / "top.v").write_text(flat)
-    visible = [f'public_flat_rw -module "{netlist.TOP}" -var "{bank.name}"' for bank in banks]
+    visible = [f'public_flat_rw -module "{TOP}" -var "{bank.name}"' for bank in banks]
     (work / "visible.vlt").write_text("\n".join(["`verilator_config", *visible, ""]))
     trace = ("--trace",) if waves else ()
     # The binary itself: its wrapper in perl only chooses between builds of it.
@@ -123,7 +149,7 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     sources = sorted(path.name for path in verilated.glob("*.cpp"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
-            pool.submit(_run, [_compiler(), *CXX_FLAGS, *include, "-c", name, "-o", f"{name}.o"], verilated)
+            pool.submit(_run, [*_compile_command(name), *include, "-c", name, "-o", f"{name}.o"], verilated)
             for name in sources
         ]
         runtime = _runtime(folder, root, waves)
@@ -135,9 +161,13 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     return library
 
 
+def _compile_command(name: str) -> list[str]:
+    return [_compiler(), *CXX_FLAGS, SLOW if "__Slow" in name else FAST]
+
+
 def _config(params: CoreParams, banks: Sequence[Bank], waves: bool) -> str:
     status = REGISTERS["STATUS"]
-    entries = " ".join(f"X({int(b.memory)}, {b.index}, {netlist.TOP}__DOT__{b.name}, {b.width})" for b in banks)
+    entries = " ".join(f"X({int(b.memory)}, {b.index}, {TOP}__DOT__{b.name}, {b.width})" for b in banks)
     return (
         f"#define STREAM_BITS {params.stream_bits}\n#define WAVES {int(waves)}\n#define STATUS {status.offset}\n"
         f"#define BUSY {status.fields['busy'].put(1)}\n#define BANKS(X) {entries}\n"
@@ -155,7 +185,7 @@ def _runtime(folder: Path, root: Path, waves: bool) -> list[Path]:
                 made = Path(temporary) / "runtime.o"
                 include = (f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", f"-DVM_TRACE={int(waves)}")
                 source = str(root / "include" / name)
-                _run([_compiler(), *CXX_FLAGS, *include, "-c", source, "-o", str(made)], Path(temporary))
+                _run([*_compile_command(name), *include, "-c", source, "-o", str(made)], Path(temporary))
                 made.replace(target)
         objects.append(target)
     return objects

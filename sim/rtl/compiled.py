@@ -78,7 +78,7 @@ class CompiledEngine:
         outcome = self._library.insitu_write(self._engine, offset, value, strobe, ACCESS_LIMIT)
         _check(outcome, "write", offset)
 
-    def push(self, beats: Beats) -> None:
+    def push(self, beats: npt.NDArray[np.integer[Any]]) -> None:
         data = np.ascontiguousarray(beats, dtype=self._dtype)
         if data.ndim != 2 or data.shape[1] != self.core.n:
             raise ValueError(f"beats of shape {data.shape}: expected [count, {self.core.n}]")
@@ -86,6 +86,9 @@ class CompiledEngine:
 
     def accept(self, count: int) -> None:
         self._library.insitu_accept(self._engine, count)
+
+    def drop(self) -> None:
+        self._library.insitu_drop(self._engine)
 
     def pull(self, count: int) -> Beats:
         return self.pull_packets(count)[0]
@@ -140,6 +143,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("new", engine, []),
         ("delete", None, [engine]),
         ("reset", None, [engine, u32]),
+        ("drop", None, [engine]),
         ("read", i32, [engine, u32, ctypes.POINTER(u32), u64]),
         ("write", i32, [engine, u32, u32, u32, u64]),
         ("run", i32, [engine, u32, u64]),

@@ -64,7 +64,7 @@ class Engine(Protocol):
     def write(self, offset: int, value: int, strobe: int = 0xF) -> None:
         """Write a register's bytes that `strobe` names. Raises BusError likewise."""
 
-    def push(self, beats: Beats) -> None:
+    def push(self, beats: npt.NDArray[np.integer[Any]]) -> None:
         """Queue beats [count, n] for the core's input stream."""
 
     def accept(self, count: int) -> None:
@@ -72,6 +72,9 @@ class Engine(Protocol):
 
     def pull(self, count: int) -> Beats:
         """Up to `count` beats that have come, [count, n]."""
+
+    def drop(self) -> None:
+        """Give up what is under way on both streams, as a DMA's reset does, and take what the core still shows."""
 
     def run(self, until: Until, limit: int) -> bool:
         """Tick until all of `until` holds, or about `limit` cycles; whether it holds."""

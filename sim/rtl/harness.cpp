@@ -1,8 +1,8 @@
 // The C interface over the verilated core: AXI4-Lite accesses and AXI4-Stream beats in bulk calls.
 //
 // config.h, generated beside it, gives STREAM_BITS, WAVES, STATUS (its byte offset), BUSY (its mask) and BANKS(X) with
-// X(memory, bank, array, bits). Every output of the core comes from a register, so inputs set after an edge are seen
-// by the next one and two evaluations a cycle suffice.
+// X(memory, bank, array, bits). Every output of the core comes from registers alone, so inputs set after an edge are
+// seen by the next one and two evaluations a cycle suffice.
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -21,6 +21,7 @@
 namespace {
 
 constexpr size_t BEAT = STREAM_BITS / 8;
+constexpr uint64_t DISPLAYED = 8;  // more beats than a stopped core shows
 constexpr int POLL = 48;  // cycles between two reads of STATUS
 
 enum Until : uint32_t { IDLE = 1, SENT = 2, RECEIVED = 4 };
@@ -152,6 +153,19 @@ struct Engine {
         top.aresetn = 1;
     }
 
+    // Give up what is under way on both streams, and take what the core still shows.
+    void drop() {
+        in = Beats();
+        top.s_axis_tvalid = 0;
+        room = DISPLAYED;
+        for (uint64_t i = 0; i < 2 * DISPLAYED; i++) tick();
+        room = 0;
+        top.m_axis_tready = 0;
+        out = Beats();
+        last.clear();
+        last_head = 0;
+    }
+
     // A read: address, then data, each as its handshake allows.
     int32_t read(uint32_t address, uint32_t* value, uint64_t limit) {
         const uint64_t end = cycles + limit;
@@ -258,6 +272,7 @@ uint64_t threshold(double probability) { return static_cast<uint64_t>(probabilit
 API Engine* insitu_new() { return new Engine(); }
 API void insitu_delete(Engine* e) { delete e; }
 API void insitu_reset(Engine* e, uint32_t cycles) { e->reset(cycles); }
+API void insitu_drop(Engine* e) { e->drop(); }
 API int32_t insitu_read(Engine* e, uint32_t address, uint32_t* value, uint64_t limit) {
     return e->read(address, value, limit);
 }

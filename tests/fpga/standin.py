@@ -6,8 +6,9 @@ from functools import reduce
 from operator import xor
 from typing import Any
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import memory, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.layout import Memory
@@ -36,15 +37,20 @@ class Loopback(wiring.Component):
         p, bus, i, o = self.params, self.bus, self.i_stream, self.o_stream
         busy, done, left, at = Signal(), Signal(), Signal(32), Signal(range(p.act_depth))
         plain = {name: Signal(32, name=name.lower()) for name in ("ENTRY", "COUNT", "SEED")}
+        # A queue between, so that no handshake depends on another within a cycle.
+        m.submodules.queue = queue = SyncFIFOBuffered(width=p.stream_bits + 1, depth=4)
+        takes = i.valid & i.ready
         m.d.comb += [
-            o.payload.data.eq(i.payload),
-            o.payload.last.eq(left == 1),
-            o.valid.eq(busy & i.valid & (left != 0)),
-            i.ready.eq(busy & o.ready & (left != 0)),
+            i.ready.eq(busy & queue.w_rdy & (left != 0)),
+            queue.w_data.eq(Cat(i.payload, left == 1)),
+            queue.w_en.eq(takes),
+            o.payload.eq(queue.r_data),
+            o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(o.ready),
         ]
-        with m.If(o.valid & o.ready):
+        with m.If(takes):
             m.d.sync += [left.eq(left - 1), at.eq(at + 1)]
-        with m.If(busy & (left == 0)):
+        with m.If(busy & (left == 0) & ~queue.r_rdy & queue.w_rdy):
             m.d.sync += [busy.eq(0), done.eq(1)]
         with m.If(bus.write):
             for name, register in plain.items():
@@ -77,7 +83,7 @@ class Loopback(wiring.Component):
                 m.d.comb += [
                     writer.addr.eq(at),
                     writer.data.eq(i.payload.word_select(k, p.lane_bits)[: p.word_bits(kind)]),
-                    writer.en.eq(o.valid & o.ready & (kind is Memory.ACT)),
+                    writer.en.eq(takes & (kind is Memory.ACT)),
                     reader.addr.eq(plain["ENTRY"]),
                 ]
                 read.append(reader.data)
