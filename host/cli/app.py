@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, online, program, train
+from insitu.host.cli import data, online, program, train, verify
 
 app = typer.Typer(
     name="insitu",
@@ -35,6 +35,7 @@ app.command("demo")(online.demo)
 app.command("online")(online.online)
 app.command("train")(train.train)
 app.command("simulate")(program.simulate)
+app.command("verify")(verify.verify)
 app.command("disasm")(program.disasm)
 app.add_typer(data.app, name="data")
 
