@@ -181,7 +181,8 @@ class OutputQueue(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        fifo = SyncFIFO(width=self.bits + 1, depth=SLOTS)
+        # A multiple of four bits, as distributed memories are: yosys's ABC9 stumbles over the rest of one.
+        fifo = SyncFIFO(width=self.bits + 4, depth=SLOTS)
         m.submodules.fifo = ResetInserter(self.flush)(fifo)
         free = ~self.o.valid | self.o.ready
         m.d.comb += [
@@ -193,5 +194,8 @@ class OutputQueue(wiring.Component):
         with m.If(free):
             m.d.sync += self.o.valid.eq(fifo.r_rdy & ~self.flush)
             with m.If(fifo.r_rdy):
-                m.d.sync += [self.o.payload.data.eq(fifo.r_data[:-1]), self.o.payload.last.eq(fifo.r_data[-1])]
+                m.d.sync += [
+                    self.o.payload.data.eq(fifo.r_data[: self.bits]),
+                    self.o.payload.last.eq(fifo.r_data[self.bits]),
+                ]
         return m

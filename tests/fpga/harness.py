@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from amaranth import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from insitu.arch.isa import WORDS, Instruction
@@ -36,7 +37,9 @@ class Bench:
         self.random = Random(seed)
         self.to_send: list[int] = []
         self.received: list[tuple[int, int]] = []
-        self._simulator = Simulator(self.core)
+        self._offered = False
+        self.reset = Signal()
+        self._simulator = Simulator(ResetInserter(self.reset)(self.core))
         self._simulator.add_clock(1e-6)
         self._simulator.add_process(self._send)
         self._simulator.add_process(self._receive)
@@ -53,17 +56,20 @@ class Bench:
 
     async def _send(self, ctx: Any) -> None:
         port = self.core.i_stream
-        offered = False
-        async for _, reset, ready in ctx.tick().sample(port.ready):
-            if reset:
-                continue
-            if offered and ready:
+        async for _, _, ready in ctx.tick().sample(port.ready):
+            if self._offered and ready:
                 self.to_send.pop(0)
-                offered = False
-            if not offered and self.to_send and self.random.random() >= self.stalls:
+                self._offered = False
+            if not self._offered and self.to_send and self.random.random() >= self.stalls:
                 ctx.set(port.payload, self.to_send[0])
-                offered = True
-            ctx.set(port.valid, offered)
+                self._offered = True
+            ctx.set(port.valid, self._offered)
+
+    def withdraw(self) -> None:
+        """Forget what was to be sent, as at a reset."""
+        self.to_send.clear()
+        self._offered = False
+        self.ctx.set(self.core.i_stream.valid, 0)
 
     async def _receive(self, ctx: Any) -> None:
         port = self.core.o_stream

@@ -334,3 +334,56 @@ def test_registers_read_back_and_seed_is_never_zero() -> None:
         assert await bench.read("CONTROL") == 0
 
     bench.run(script)
+
+
+def test_a_reset_at_any_moment_leaves_the_core_as_at_power_up() -> None:
+    bench = Bench(TINY)
+    case = moves()
+    beats = [bench.beat(beat) for beat in case.stream_in]
+    loss = Instruction(opcode=Opcode.LOSS, rows=2, cols=5, width=8, a_pitch=2, b_pitch=2, d_base=6, d_pitch=2, track=1)
+    draw = Instruction(
+        opcode=Opcode.FORWARD,
+        rows=5,
+        cols=5,
+        depth=5,
+        a_pitch=2,
+        b_pitch=2,
+        d_base=12,
+        d_pitch=2,
+        width=8,
+        weight_width=8,
+        rounding=2,
+        track=1,
+    )
+    program = (LOAD, draw, loss, STORE, HALT)
+
+    async def script(bench: Bench, ctx: Any) -> None:
+        cycles = []
+        for wait in (1, 10, 45, 60, 95, 120, 150, 200, 230, 260):
+            await bench.program(program)
+            bench.to_send += beats
+            await bench.write("ENTRY", 0)
+            await bench.command("start")
+            await ctx.tick().repeat(wait)
+            # Both sides of the streams stop for the reset.
+            bench.withdraw()
+            ctx.set(bench.reset, 1)
+            await ctx.tick()
+            ctx.set(bench.reset, 0)
+            for name in ("STATUS", "ENTRY", "COUNT", "CYCLES_LO", "MACS_LO", "STALL_IN", "INSTRUCTIONS", "SATURATED"):
+                assert await bench.read(name) == 0, name
+            assert await bench.read("SEED") == 1
+            assert await bench.read("SCALE", 0) == 0
+            assert not ctx.get(bench.core.o_stream.valid)
+            assert not ctx.get(bench.core.i_stream.ready)
+            bench.received.clear()
+            await bench.program(program)
+            bench.to_send += beats
+            await bench.command("start")
+            await bench.idle()
+            assert await bench.status("error") == Error.NONE
+            assert len(bench.received) == len(beats)
+            cycles.append(await bench.wide("CYCLES") - await bench.read("STALL_IN"))
+        assert len(set(cycles)) == 1
+
+    bench.run(script)
