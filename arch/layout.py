@@ -46,6 +46,14 @@ class Matrix:
         """Words from `base` to the end of the last row, N banks wide."""
         return (self.rows - 1) * self.pitch + blocks(self.cols, n)
 
+    def overlaps(self, other: Matrix, n: int) -> bool:
+        """Whether the spans of words of two matrices meet."""
+        return (
+            self.memory is other.memory
+            and self.base < other.base + other.words(n)
+            and other.base < self.base + self.words(n)
+        )
+
     def locate(self, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(address, bank) of every element, each int64 [rows, cols]."""
         r = np.arange(self.rows)[:, None]

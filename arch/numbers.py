@@ -1,7 +1,7 @@
 """Fixed-point numbers: formats, roundings, overflows, and the one narrowing rule everything is held to.
 
-The scalar functions here take Python integers. They are also valid numba sources on int64: the emulator compiles these
-very functions, so a rounding rule is written once.
+The scalar functions take Python integers of any size and are the definition; the emulator's loops (sim/rows.py) and the
+core's drain are held to them by tests.
 """
 
 from __future__ import annotations

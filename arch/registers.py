@@ -80,7 +80,11 @@ REGISTERS: Mapping[str, Register] = {
         doc="commands",
         fields={
             "start": BitField(0, 1, "run the program at ENTRY; ignored while busy"),
-            "abort": BitField(1, 1, "stop the running program"),
+            "abort": BitField(
+                1,
+                1,
+                "stop the program, empty both streams, discard input until the next start, step or load",
+            ),
             "clear": BitField(2, 1, "clear sticky flags and counters"),
             "step": BitField(4, 1, "run the one instruction at ENTRY, then stop with done; ignored while busy"),
             "load_program": BitField(

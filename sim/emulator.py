@@ -105,14 +105,17 @@ class Emulator:
         self.pc, self.busy, self.done, self.error = entry, True, False, Error.NONE
 
     def finish(self) -> None:
-        """Stop after the instruction just executed, without an error: a single step."""
+        """Stop after the instruction just executed, without an error: a single step. PC stays where it stepped."""
         if self.busy:
+            self.pc -= 1
             self._stop(Error.NONE)
 
     def abort(self) -> None:
-        """Stop a running program."""
+        """Stop a running program and drop what waits in both streams."""
         if self.busy:
             self._stop(Error.ABORTED)
+        self.stream_in.clear()
+        self.stream_out.clear()
 
     def advance(self, limit: int | None = None) -> int:
         """Execute until HALT, an error or a starved LOAD, or `limit` instructions. Returns how many were executed."""

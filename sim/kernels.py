@@ -91,8 +91,13 @@ def updating(
     update_states: row.States,
     update_by: By,
     master_limits: Range,
+    weight: Flat,
+    weight_rounding: int,
+    weight_by: By,
+    weight_limits: Range,
 ) -> tuple[int, int]:
-    """UPDATE: accumulators [rows, cols] -> gradient -> master -= round(lr * gradient). Returns as `narrowing`."""
+    """UPDATE: accumulators [rows, cols] -> gradient -> master -= round(lr * gradient); and, where `weight` is not
+    empty, the weights that the read port will give of the new masters. Returns as `narrowing`."""
     T = x.dtype.type
     rows, cols = acc.shape
     changed, bits, m, sign = 0, T(0), T(lr_mul), T(8 * x.itemsize - 1)
@@ -117,6 +122,12 @@ def updating(
         changed += _fit_row(x, master_limits[0], master_limits[1], 0)
         for c in range(cols):
             target[c] = x[c]
+        if weight.size:
+            _round_row(x, weight_rounding, states, weight_by)
+            _fit_row(x, weight_limits[0], weight_limits[1], 0)
+            delivered = weight[r * pitch : r * pitch + cols]
+            for c in range(cols):
+                delivered[c] = x[c]
     return changed, np.int64(bits)  # type: ignore[return-value]
 
 

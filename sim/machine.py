@@ -18,10 +18,17 @@ from insitu.sim.rows import constants
 
 
 @dataclass
-class _Weights:
-    """Masters as the read port delivers them, int16, same geometry; `valid` until a master changes."""
+class Weights:
+    """Masters as the read port delivers them: int16, the geometry of their matrix; `valid` until a master changes.
 
+    by, limits: of the port's rounding and width, for sim/rows.py.
+    """
+
+    matrix: Matrix
     flat: Values
+    rounding: int
+    by: tuple[int, int, int, int]
+    limits: tuple[int, int]
     valid: bool = False
 
 
@@ -37,7 +44,7 @@ class Machine:
         self.seed = 1
         self.accumulator_overflow = False
         self.saturated = 0
-        self._weights: dict[tuple[Matrix, int, int, int], _Weights] = {}
+        self._weights: dict[tuple[int, int, int, int, int], Weights] = {}
 
     def view(self, matrix: Matrix) -> Values:
         """The matrix as a writable view [rows, cols]."""
@@ -54,33 +61,34 @@ class Machine:
 
     def weights_tail(self, instruction: Instruction, matrix: Matrix) -> tuple[Values, int]:
         """The same as `tail` gives it."""
-        rounding, shift = instruction.weight_rounding, instruction.weight_shift
-        key = (matrix, shift, instruction.weight_width, int(rounding))
+        rounding, shift, width = instruction.weight_rounding, instruction.weight_shift, instruction.weight_width
+        key = (matrix.base, matrix.pitch, shift, width, int(rounding))
         weights = self._weights.get(key)
         pitch = matrix.pitch * self.core.n
-        if weights is None:
-            weights = self._weights[key] = _Weights(np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.int16))
+        if weights is None or matrix.rows > weights.matrix.rows or matrix.cols > weights.matrix.cols:
+            half = 1 << (width - 1)
+            flat = np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.int16)
+            weights = Weights(matrix, flat, int(rounding), constants(rounding, shift), (-half, half - 1))
+            self._weights[key] = weights
         if not weights.valid:
-            half = 1 << (instruction.weight_width - 1)
-            masters, _ = self.tail(matrix)
+            place = weights.matrix
+            masters, _ = self.tail(place)
+            row = np.empty(place.cols, np.int32 if self.core.master_bits <= 30 else np.int64)
             kernels.reading(
-                masters,
-                weights.flat,
-                pitch,
-                matrix.rows,
-                np.empty(matrix.cols, np.int32 if self.core.master_bits <= 30 else np.int64),
-                int(rounding),
-                _NO_STATES,
-                constants(rounding, shift),
-                (-half, half - 1),
+                masters, weights.flat, pitch, place.rows, row, weights.rounding, _NO_STATES, weights.by, weights.limits
             )
             weights.valid = True
         return weights.flat, pitch
 
-    def changed(self, matrix: Matrix | None = None) -> None:
-        """A matrix was written (all memories, where None): weights of changed masters are delivered anew."""
-        if matrix is None or matrix.memory is Memory.WGT:
-            for weights in self._weights.values():
+    def weights_of(self, matrix: Matrix) -> Weights | None:
+        """The weights that were delivered of just this matrix, for a pass that rewrites all of it."""
+        found = [w for w in self._weights.values() if w.matrix == matrix]
+        return found[0] if len(found) == 1 else None
+
+    def changed(self, matrix: Matrix | None = None, *, but: Weights | None = None) -> None:
+        """A matrix was written (all memories, where None): weights are delivered anew, `but` those it kept right."""
+        for weights in self._weights.values():
+            if weights is not but and (matrix is None or weights.matrix.overlaps(matrix, self.core.n)):
                 weights.valid = False
 
     def shift(self, scale: int, source: int) -> int:

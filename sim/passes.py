@@ -23,6 +23,7 @@ from insitu.sim.stream import BeatStream
 
 _NO_GATE: Values = np.empty(0, dtype=np.int16)
 _NO_VALUES: Values = np.empty(0, dtype=np.int64)
+_NO_WEIGHTS = (_NO_GATE, 0, (0, 0, 0, 0), (0, 0))
 #: Integers below this leave room for one addition in int32.
 _INT32_ROOM = 1 << 30
 
@@ -296,6 +297,7 @@ class Update(_Product):
         master_half = 1 << (i.master_width - 1)
         out, pitch = machine.tail(self.d)
         seed = machine.draw(i)
+        weights = machine.weights_of(self.d)
         changed, seen = kernels.updating(
             acc,
             out,
@@ -311,10 +313,11 @@ class Update(_Product):
             self.states(seed, generator.UPDATE_STREAM, i.update_rounding),
             update_by,
             (-master_half, master_half - 1),
+            *((weights.flat, weights.rounding, weights.by, weights.limits) if weights else _NO_WEIGHTS),
         )
         machine.saturated += changed
         machine.measured(i, source, seen)
-        machine.changed(self.d)
+        machine.changed(self.d, but=weights)
         if statistics is not None and before is not None:
             statistics.updated(i, acc.astype(np.int64), before, machine.view(self.d), shift)
 

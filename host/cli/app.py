@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, online, program, train, verify
+from insitu.host.cli import data, hdl, online, program, synth, train, verify
 
 app = typer.Typer(
     name="insitu",
@@ -36,6 +36,8 @@ app.command("online")(online.online)
 app.command("train")(train.train)
 app.command("simulate")(program.simulate)
 app.command("verify")(verify.verify)
+app.command("hdl")(hdl.hdl)
+app.command("synth")(synth.synth)
 app.command("disasm")(program.disasm)
 app.add_typer(data.app, name="data")
 
@@ -46,13 +48,14 @@ USER_ERROR = 2
 def user_errors() -> tuple[type[BaseException], ...]:
     """What is shown as one line. Imported late: a help text must not wait for SQLAlchemy."""
     from insitu.arch.errors import ArchError
+    from insitu.fpga.yosys import ToolError
     from insitu.host.batches import BatchError
     from insitu.host.detector import DetectorError
     from insitu.host.errors import HostError
     from insitu.host.store import FeedbackError, StoreError
     from insitu.models.errors import ModelsError
 
-    return (HostError, ArchError, ModelsError, StoreError, FeedbackError, DetectorError, BatchError, OSError)
+    return (HostError, ArchError, ModelsError, StoreError, FeedbackError, DetectorError, BatchError, ToolError, OSError)
 
 
 def main(arguments: list[str] | None = None) -> None:

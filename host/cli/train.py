@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from insitu.arch.program import Program
 from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
 
 
@@ -26,6 +27,9 @@ def train(
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine.")] = "linear",
     seed: Seed = 0,
     float_: Annotated[bool, typer.Option("--float", help="Train the float32 twin beside it.")] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Saturation, underflow, stalls and range of each tensor.")
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the program here, its weights beside it (.npz).")] = None,
     root: Root = None,
     json: Json = False,
@@ -65,7 +69,7 @@ def train(
     by_epoch: list[float] = []
     begun = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with open_device(params) as driver, Progress(*columns, console=screen) as progress:
+    with open_device(params, statistics=statistics) as driver, Progress(*columns, console=screen) as progress:
         driver.load(compiled.program)
         driver.write_weights(compiled.masters)
         driver.clear_counters()
@@ -87,6 +91,7 @@ def train(
             on_step=lambda done, of: progress.update(task, completed=done, total=of),
             on_epoch=on_epoch,
         )
+        by_tensor = _statistics(compiled.program, driver.device) if statistics else {}
         if save is not None:
             driver.snapshot().save(save.with_suffix(".npz"))
     result: dict[str, Any] = {
@@ -101,6 +106,8 @@ def train(
         "cycles": cycles,
         "seconds": time.monotonic() - begun,
     }
+    if statistics:
+        result["statistics"] = by_tensor
     if float_:
         result["float_test_accuracy"] = _float_twin(model, dataset, policy, batch)
     if json:
@@ -111,6 +118,8 @@ def train(
     table.add_row(f"test accuracy, {len(dataset.y_test):,} images", f"{by_epoch[-1]:.2%}", *twin)
     table.add_row("device cycles", f"{cycles:,}", *([""] if float_ else []))
     screen.print(table)
+    if statistics:
+        screen.print(_statistics_table(by_tensor))
 
 
 def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
@@ -128,3 +137,20 @@ def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
         seed=policy.seed,
     )
     return training.accuracy(twin, dataset.x_test, dataset.y_test)
+
+
+def _statistics(program: Program, device: Any) -> dict[str, dict[str, float]]:
+    """The emulator's statistics by tensor name; a weight's are those of its gradient."""
+    return {
+        name: device.statistics.of(tensor.matrix).to_json()
+        for name, tensor in program.tensors.items()
+        if name not in ("sample", "target")
+    }
+
+
+def _statistics_table(by_tensor: dict[str, dict[str, float]]) -> Table:
+    table = Table("tensor", "written", "saturated", "underflowed", "updates stalled", "bits of the range")
+    for name, s in by_tensor.items():
+        shares = (f"{s[f'{k}_share']:.2%}" for k in ("saturated", "underflowed", "stalled"))
+        table.add_row(name, f"{s['elements']:,}", *shares, str(s["range_bits"]))
+    return table

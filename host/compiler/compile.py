@@ -79,7 +79,7 @@ def compile_module(
             f"calibration of shape {calibration.shape}: expected at least one sample of {graph.features} features"
         )
     plan = _Plan(graph, core, declaration, batch)
-    ranges = measure(module, graph, calibration, targets, batch)
+    ranges = measure(graph, calibration, targets, batch)
     if sample_range is not None:
         ranges = replace(ranges, sample=max(ranges.sample, sample_range))
     try:

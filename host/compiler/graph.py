@@ -40,9 +40,13 @@ class Linear:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The layers of a student, first to last; the last gives the logits."""
+    """The layers of a student, first to last; the last gives the logits.
+
+    module: the student as it is deployed, its layers shared with the user's own, functional dropout taken out.
+    """
 
     layers: tuple[Linear, ...]
+    module: nn.Module
 
     @property
     def features(self) -> int:
@@ -101,7 +105,16 @@ def trace(module: nn.Module) -> Graph:
             raise CompileError(
                 f"layer {after.name!r} takes {after.inputs} features, {before.name!r} before it gives {before.outputs}"
             )
-    return Graph(layers=tuple(found))
+    return Graph(layers=tuple(found), module=_without_dropout(traced))
+
+
+def _without_dropout(traced: fx.GraphModule) -> nn.Module:
+    """F.dropout drops whatever the module's mode is: the device has none."""
+    for node in [n for n in traced.graph.nodes if n.op == "call_function" and n.target in _DROPOUT]:
+        node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+        traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def _kind(traced: fx.GraphModule, node: fx.Node) -> tuple[str, Any]:

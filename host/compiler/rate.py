@@ -22,8 +22,8 @@ def encode(rate: float) -> tuple[int, int]:
     m, k = round(math.ldexp(mantissa, MUL_BITS)), MUL_BITS - exponent
     if m == 1 << MUL_BITS:
         m, k = m >> 1, k - 1
-    while k > SHIFT_MAX:
-        m, k = m >> 1, k - 1
+    if k > SHIFT_MAX:
+        m, k = round(math.ldexp(rate, SHIFT_MAX)), SHIFT_MAX
     while k < 0 and m << 1 < 1 << MUL_BITS:
         m, k = m << 1, k + 1
     if k < 0 or m == 0:

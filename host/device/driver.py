@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +22,7 @@ from insitu.arch.registers import IDENTITY, REGISTERS, Error
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.errors import DeviceError, DeviceMismatch, ProgramFault
+from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, ProgramFault
 
 #: Seconds a wait may take unless told otherwise.
 TIMEOUT = 30.0
@@ -139,8 +141,9 @@ class Driver:
         self.registers["ENTRY"] = 0
         self.registers["COUNT"] = len(program.instructions)
         self.registers.command("load_program")
-        self.device.send(beats).wait(self.timeout)
-        self.device.wait_done(self.timeout)
+        with self._ready_again():
+            self.device.send(beats).wait(self.timeout)
+            self.device.wait_done(self.timeout)
         self._program = program
 
     def _check_hash(self, core: CoreParams) -> None:
@@ -159,10 +162,11 @@ class Driver:
 
     def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
         """Set a scale register, both its exponent in use and the one the next tracked run commits."""
-        if not EXPONENT_MIN <= exponent <= EXPONENT_MAX:
-            raise DeviceError(f"exponent {exponent}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}")
-        fields = REGISTERS["SCALE"].fields
         following = exponent if following is None else following
+        for value in (exponent, following):
+            if not EXPONENT_MIN <= value <= EXPONENT_MAX:
+                raise DeviceError(f"exponent {value}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}")
+        fields = REGISTERS["SCALE"].fields
         self.registers["SCALE", index] = fields["exponent"].put(exponent) | fields["next"].put(following)
 
     def format(self, tensor: str) -> FixedFormat:
@@ -205,14 +209,20 @@ class Driver:
         self.registers.command("start")
 
     def wait(self) -> None:
-        """Wait for the running entry. Raises DeviceTimeout, or ProgramFault where it stopped with an error; after a
-        timeout the program is aborted, so the device takes the next one."""
-        try:
+        """Wait for the running entry. Raises DeviceTimeout, or ProgramFault where it stopped with an error; either way
+        the device is made ready for the next program."""
+        with self._ready_again():
             self.device.wait_done(self.timeout)
-        except DeviceError:
+            self._check_status()
+
+    @contextmanager
+    def _ready_again(self) -> Iterator[None]:
+        """Abort whatever is left over, in the device and in the streams, when the block fails."""
+        try:
+            yield
+        except BaseException:
             self.registers.command("abort")
             raise
-        self._check_status()
 
     def _check_status(self) -> None:
         status, fields = self.registers["STATUS"], REGISTERS["STATUS"].fields
@@ -226,15 +236,15 @@ class Driver:
     def _run(self, entry: str, sent: list[Buffer], received: list[Buffer]) -> None:
         """Run an entry: what it loads, what it stores, in order."""
         self.start(entry)
-        coming = [self.device.receive(b) for b in received]
-        transfers = [self.device.send(b) for b in sent]
-        try:
-            for transfer in (*transfers, *coming):
-                transfer.wait(self.timeout)
-        except DeviceError:
-            self._check_status()
-            self.registers.command("abort")
-            raise
+        with self._ready_again():
+            coming = [self.device.receive(b) for b in received]
+            transfers = [self.device.send(b) for b in sent]
+            try:
+                for transfer in (*transfers, *coming):
+                    transfer.wait(self.timeout)
+            except DeviceTimeout:
+                self._check_status()  # a program that stopped says more than a stream that did
+                raise
         self.wait()
 
     # Samples.
@@ -242,9 +252,15 @@ class Driver:
     def quantise(self, tensor: str, values: npt.ArrayLike) -> Integers:
         """Real numbers in a tensor's format, flattened to [rows, features]; integers pass as they are."""
         array = np.asarray(values)
-        array = array.reshape(len(array), -1)
+        array = array.reshape(len(array), math.prod(array.shape[1:]))
         if array.dtype.kind in "iu":
             fmt = self.program.initial_format(tensor)
+            if array.size and (array.min() < fmt.minimum or array.max() > fmt.maximum):
+                bad = array.max() if array.max() > fmt.maximum else array.min()
+                raise DeviceError(
+                    f"{tensor} holds the integer {bad}: its {fmt.width} bits hold {fmt.minimum} to {fmt.maximum} "
+                    "(give real numbers to have them quantised)"
+                )
             return array.astype(fmt.dtype, copy=False)
         return self.format(tensor).quantise(array)
 
@@ -298,22 +314,18 @@ class Driver:
         self._check_batch(samples)
         stored = self._stored(self.logits_tensor)
         self.start("train_host")
-        coming = self.device.receive(stored)
-        try:
+        with self._ready_again():
+            coming = self.device.receive(stored)
             self.device.send(self._beats("sample", samples)).wait(self.timeout)
             coming.wait(self.timeout)
             logits = self._real_logits(stored)[: len(samples)]
-            name = self._error_tensor
-            tensor = self.program.tensors[name]
             wanted = np.asarray(gradient(logits), dtype=np.float64)
             if wanted.shape != logits.shape or not np.isfinite(wanted).all():
                 raise DeviceError(f"gradient of shape {wanted.shape}: expected finite numbers of shape {logits.shape}")
+            tensor = self.program.tensors[self._error_tensor]
             fmt = FixedFormat.covering(float(np.abs(wanted).max()), width=tensor.width)
             self.set_scale(tensor.scale, fmt.exponent)
-            self.device.send(self._beats(name, fmt.quantise(wanted))).wait(self.timeout)
-        except BaseException:
-            self.registers.command("abort")
-            raise
+            self.device.send(self._beats(self._error_tensor, fmt.quantise(wanted))).wait(self.timeout)
         self.wait()
         return logits
 

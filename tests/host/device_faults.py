@@ -59,6 +59,7 @@ class FaultSuite(OnTiny):
             driver.device.send(driver.device.allocate(share)).wait(1)
         with pytest.raises(DeviceTimeout):
             driver.wait()
+        assert driver.registers.field("STATUS", "busy") == 0
         driver.timeout = 30
         np.testing.assert_array_equal(driver.infer(X), before)
 

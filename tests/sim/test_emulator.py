@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,9 @@ from hypothesis.strategies import SearchStrategy
 
 from insitu.arch.isa import assemble
 from insitu.arch.layout import Memory
+from insitu.sim import passes
 from insitu.sim.emulator import Emulator
+from insitu.sim.product import method
 from tests.reference.compare import expect_equal
 from tests.reference.machine import ReferenceMachine, State
 from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
@@ -82,3 +85,12 @@ def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cas
 @given(on_any_core(train_sequences))
 def test_statistics_change_nothing(case: Case) -> None:
     compare(case, statistics=True)
+
+
+@explore(300)
+@given(on_any_core(pass_instructions))
+def test_without_vector_code(case: Case) -> None:
+    """The machines that lack the instructions take products in floating point, to the same bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "method", partial(method, vector=False))
+        compare(case)
