@@ -20,8 +20,8 @@ from insitu.arch.isa import WORDS, Instruction, Opcode
 from insitu.arch.layout import blocks
 from insitu.arch.loss import PROBABILITY_BITS
 
-#: From the start of an instruction to its verdict: one to begin, a word a cycle, nine to check the operands.
-FETCH = WORDS + 10
+#: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
+FETCH = WORDS + 12
 #: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
 SETUP = 1
 #: Cycles between an issued step and the first in which its sum is in the drain registers: step, request, address, read,

@@ -55,7 +55,7 @@ class Core(wiring.Component):
         m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits)
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
         f = decoder.fields
-        draws = (f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)
+        draws = Signal()
         storing = sequencer.running & (f.opcode == Opcode.STORE)
         shown, taken = self.o_stream.valid, self.o_stream.ready
 
@@ -90,7 +90,6 @@ class Core(wiring.Component):
             scales.bus_data.eq(registers.scale_data),
             registers.scale.eq(scales.bus_o),
             registers.status.eq(sequencer.status),
-            registers.step_seed.eq(sequencer.ended & draws),
             datapath.fields.eq(f),
             datapath.narrow_shift.eq(exponents.narrow_shift),
             datapath.update_shift.eq(exponents.update_shift),
@@ -112,14 +111,15 @@ class Core(wiring.Component):
         ]
         with m.If(sequencer.running):
             m.d.comb += scales.core_data[8:].eq(exponents.following)
-        m.d.comb += [
+        m.d.sync += [
+            draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
+            registers.step_seed.eq(sequencer.ended & draws),
             registers.count.cycles.eq(sequencer.cycles),
             registers.count.macs.eq(datapath.work),
             registers.count.stall_in.eq(sequencer.running & datapath.beat_ready & ~self.i_stream.valid),
             registers.count.stall_out.eq(storing & shown & ~taken),
             registers.count.instructions.eq(sequencer.ended),
-            registers.count.clipped.eq(datapath.clipped),
-            registers.count.unfit.eq(datapath.unfit),
             registers.count.overflow.eq(datapath.overflow),
         ]
+        m.d.comb += [registers.count.clipped.eq(datapath.clipped), registers.count.unfit.eq(datapath.unfit)]
         return m

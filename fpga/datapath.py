@@ -94,7 +94,7 @@ class Datapath(wiring.Component):
         log = n.bit_length() - 1
         bits = max(address_bits(params.depth(k)) for k in Memory)
         is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
-        m.d.comb += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
         update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
@@ -105,6 +105,13 @@ class Datapath(wiring.Component):
             m.submodules[name.name.lower()] = bank
             m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
         act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
+
+        # Static while an instruction runs, like the flags.
+        read_base, read_pitch = Signal(bits), Signal(12)
+        m.d.sync += [
+            read_base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
+            read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
+        ]
 
         m.submodules.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
@@ -118,15 +125,15 @@ class Datapath(wiring.Component):
             issue.fields.eq(f),
             walk.start.eq(self.launch & loss_op),
             walk.fields.eq(f),
-            reader.base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
-            reader.pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
+            reader.base.eq(read_base),
+            reader.pitch.eq(read_pitch),
             reader.by_rows.eq(store),
             pop.by_rows.eq(loss_op),
             writer.base.eq(f.d_base),
             writer.pitch.eq(f.d_pitch),
             writer.by_rows.eq(loss_op | load),
             beats.start.eq(self.launch & (load | store)),
-            self.work.eq(Mux(issue.step.valid, issue.work, 0)),
+            self.work.eq(issue.work),
         ]
         for unit in (reader, pop, writer, operands):
             m.d.comb += [unit.start.eq(self.launch), unit.rows.eq(f.rows), unit.cols.eq(f.cols)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Const, Module, Mux, Signal
+from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,8 +15,8 @@ from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga.common import FieldsLayout
 
-#: From the last word given to a verdict: a register, the four operands one a cycle, three cycles for each.
-CHECK_LATENCY = 8
+#: From the last word given to a verdict: two registers, the four operands one a cycle, five cycles for each.
+CHECK_LATENCY = 10
 _CODES = [int(code) for code in Opcode]
 
 
@@ -82,40 +82,37 @@ class Decoder(wiring.Component):
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""
         f, params = self.fields, self.params
-        unfit = Signal()
-        is_pass = Signal()
-        depth = Signal()
-        m.d.comb += [
-            depth.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD) | (f.opcode == Opcode.UPDATE)),
-            is_pass.eq(depth | (f.opcode == Opcode.LOSS)),
-        ]
+        forward, backward = f.opcode == Opcode.FORWARD, f.opcode == Opcode.BACKWARD
+        update, loss = f.opcode == Opcode.UPDATE, f.opcode == Opcode.LOSS
         limit = Signal(range(17))
         with m.Switch(f.opcode):
             for code, role in WIDTH_ROLE.items():
                 with m.Case(code):
-                    m.d.comb += limit.eq(params.width(role))
-        with m.If((f.opcode != Opcode.HALT) & ((f.rows == 0) | (f.cols == 0))):
-            m.d.comb += unfit.eq(1)
-        with m.If(is_pass & ((f.width < 2) | (f.width > limit))):
-            m.d.comb += unfit.eq(1)
-        with m.If(depth & (f.depth == 0)):
-            m.d.comb += unfit.eq(1)
-        with m.If(f.memory == 3):
-            m.d.comb += unfit.eq(1)
-        with m.If((f.opcode == Opcode.FORWARD) & f.bias & (f.depth == 1)):
-            m.d.comb += unfit.eq(1)
-        weights = (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD)
-        with m.If(weights & ((f.weight_width < 2) | (f.weight_width > params.width(Role.WEIGHT)))):
-            m.d.comb += unfit.eq(1)
-        with m.If(f.opcode == Opcode.UPDATE):
-            with m.If((f.master_width < 2) | (f.master_width > params.width(Role.MASTER))):
-                m.d.comb += unfit.eq(1)
-            with m.If(f.bias & (f.cols == 1)):
-                m.d.comb += unfit.eq(1)
-        return unfit
+                    m.d.sync += limit.eq(params.width(role))
+        product, narrows, weights, updates = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            product.eq(forward | backward | update),
+            narrows.eq(forward | backward | update | loss),
+            weights.eq(forward | backward),
+            updates.eq(update),
+        ]
+        # Each a register; the flags above are a cycle older, which is why all are looked at a cycle after that.
+        wrong = [
+            (f.opcode != Opcode.HALT) & ((f.rows == 0) | (f.cols == 0)),
+            f.memory == 3,
+            product & (f.depth == 0),
+            narrows & ((f.width < 2) | (f.width > limit)),
+            weights & ((f.weight_width < 2) | (f.weight_width > params.width(Role.WEIGHT))),
+            updates & ((f.master_width < 2) | (f.master_width > params.width(Role.MASTER))),
+            updates & f.bias & (f.cols == 1),
+            weights & f.bias & (f.depth == 1),
+        ]
+        unfit = Signal(len(wrong))
+        m.d.sync += unfit.eq(Cat(wrong))
+        return unfit.any()
 
     def _place(self, m: Module, clear: Any) -> None:
-        """Operands a, b, d, m in slots 1 to 4; each takes four cycles."""
+        """Operands a, b, d, m in slots 1 to 4; each takes five cycles."""
         f, params, n = self.fields, self.params, self.params.n
         used, base, pitch = Signal(), Signal(20), Signal(12)
         rows, cols, end = Signal(16), Signal(16), Signal(21)
@@ -162,27 +159,35 @@ class Decoder(wiring.Component):
                 m.d.comb += [is_used.eq((f.opcode == Opcode.BACKWARD) & f.mask), memory.eq(Memory.ACT)]
 
         # One operand a stage: its size, its extent, its end.
-        size = [Signal(16, name=name) for name in ("rows_above", "cols_held")]
+        size = [Signal(16, name=name) for name in ("rows_held", "cols_held")]
         limit = Signal(21)
         depths = Array([*(Const(params.depth(k), 21) for k in Memory), Const(0, 21)])
         m.d.sync += [
             used.eq(is_used),
-            size[0].eq(rows - 1),
+            size[0].eq(rows),
             size[1].eq(cols),
             base.eq(Array([0, f.a_base, f.b_base, f.d_base, f.m_base])[self.slot]),
             pitch.eq(Array([0, f.a_pitch, f.b_pitch, f.d_pitch, f.m_pitch])[self.slot]),
             limit.eq(depths[memory]),
         ]
         log = n.bit_length() - 1
-        blocks = Signal(17)
-        m.d.comb += blocks.eq((size[1] + (n - 1)) >> log)
+        above_one, blocks, base_1, pitch_1 = Signal(16), Signal(17), Signal(20), Signal(12)
+        used_1, limit_1 = Signal(), Signal(21)
+        m.d.sync += [
+            above_one.eq(size[0] - 1),
+            blocks.eq((size[1] + (n - 1)) >> log),
+            base_1.eq(base),
+            pitch_1.eq(pitch),
+            used_1.eq(used),
+            limit_1.eq(limit),
+        ]
         extent, above, overlap, used_2, limit_2 = Signal(28), Signal(21), Signal(), Signal(), Signal(21)
         m.d.sync += [
-            extent.eq(size[0] * pitch),
-            above.eq(base + blocks),
-            overlap.eq((size[0] != 0) & (pitch < blocks)),
-            used_2.eq(used),
-            limit_2.eq(limit),
+            extent.eq(above_one * pitch_1),
+            above.eq(base_1 + blocks),
+            overlap.eq((above_one != 0) & (pitch_1 < blocks)),
+            used_2.eq(used_1),
+            limit_2.eq(limit_1),
         ]
         end = Signal(29)
         wrong, used_3, limit_3 = Signal(), Signal(), Signal(21)

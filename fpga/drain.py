@@ -57,7 +57,8 @@ class Drain(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.n, self.fields
-        is_update = f.opcode == Opcode.UPDATE
+        is_update = Signal()
+        m.d.sync += is_update.eq(f.opcode == Opcode.UPDATE)
         valid = delay(m, self.valid, NARROW_LATENCY, "valid")
         late = delay(m, valid[-1] & is_update, UPDATE_LATENCY, "late")
         m.d.comb += self.step.eq(Cat(valid[0], valid[NARROW_LATENCY] & is_update))

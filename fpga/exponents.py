@@ -12,7 +12,7 @@ from insitu.arch.isa import Opcode
 from insitu.arch.loss import FRACTION_BITS, LOG2E_BITS, PROBABILITY_BITS, SCALE_SHIFT_MAX, SCALE_SHIFT_MIN
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
 from insitu.arch.params import SCALES
-from insitu.fpga.common import FieldsLayout, bit_length, clamped
+from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay
 
 
 class ScaleRegisters(wiring.Component):
@@ -70,7 +70,7 @@ class Exponents(wiring.Component):
     range_exponent of `spread`, or `target` where it is zero, four cycles after spread.
     """
 
-    SETTLE = 3
+    SETTLE = 5
 
     def __init__(self, activation_bits: int, spread_bits: int) -> None:
         self.activation_bits, self.spread_bits = activation_bits, spread_bits
@@ -94,17 +94,21 @@ class Exponents(wiring.Component):
         m = Module()
         f = self.fields
         sd, sa, sb, sm = (Signal(signed(8), name=name) for name in ("sd", "sa", "sb", "sm"))
-        m.d.comb += [
+        scale, again = Signal(16), Signal()
+        m.d.comb += self.target.eq(sd)
+        m.d.sync += [
             self.index.eq(Array([f.sd, f.sd, f.sa, f.sb, f.sm])[self.slot]),
-            self.target.eq(sd),
+            scale.eq(self.scale),
+            again.eq(f.track & (self.index == f.sd)),
         ]
-        exponent, following = self.scale[:8].as_signed(), self.scale[8:].as_signed()
-        with m.Switch(self.slot):
+        exponent, following = scale[:8].as_signed(), scale[8:].as_signed()
+        slot = delay(m, self.slot, 2, "slot")[-1]
+        with m.Switch(slot):
             with m.Case(1):
                 m.d.sync += sd.eq(Mux(f.track, following, exponent))
             for slot, register in ((2, sa), (3, sb), (4, sm)):
                 with m.Case(slot):
-                    m.d.sync += register.eq(Mux(f.track & (self.index == f.sd), sd, exponent))
+                    m.d.sync += register.eq(Mux(again, sd, exponent))
 
         is_forward, is_backward = f.opcode == Opcode.FORWARD, f.opcode == Opcode.BACKWARD
         weight_shift = Mux(is_forward | is_backward, f.weight_shift, 0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.fpga.common import low_mask
+
+#: From a width to the control of all lanes' `Fit`.
+CONTROL_LATENCY = 2
 
 
 class FitLayout(data.StructLayout):
@@ -19,11 +22,13 @@ class FitLayout(data.StructLayout):
 
 
 def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
-    """Registers a `FitLayout` from a width and an overflow; it is used a cycle later, at the earliest."""
+    """A `FitLayout` from a width and an overflow, CONTROL_LATENCY cycles later."""
     bits = len(control.low)
+    held = Signal(6)
     m.d.sync += [
-        control.low.eq(low_mask(width - 1, bits)),
-        control.sign.eq(low_mask(width, bits) & ~low_mask(width - 1, bits)),
+        held.eq(width - 1),
+        control.low.eq(low_mask(held, bits)),
+        control.sign.eq(Cat(held == bit for bit in range(bits))),
         control.wrap.eq(wrap),
     ]
 

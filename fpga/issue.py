@@ -32,9 +32,9 @@ class StepLayout(data.StructLayout):
 class Issue(wiring.Component):
     """Issues the steps of a pass, tile after tile, one a cycle.
 
-    start: takes the fields; the first step is on `step` two cycles after, and `work` (its useful multiply-accumulates,
-    rows x columns) with it. The last step of a tile waits until the tile before has left the drain registers: tile
-    period max(K, rows of the tile before). No back pressure beside that.
+    start: takes the fields; the first step is on `step` two cycles after, and `work` (its useful
+    multiply-accumulates, rows x columns, else 0) a cycle later. The last step of a tile waits until the tile before
+    has left the drain registers: tile period max(K, rows of the tile before). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
     N steps. Row access else: one pitch further every step.
@@ -56,10 +56,11 @@ class Issue(wiring.Component):
         n, f, step = self.n, self.fields, self.step
         log = n.bit_length() - 1
         m.submodules.tiles = tiles = TileCounter(n)
-        a_column = f.opcode != Opcode.UPDATE
-        b_column = f.opcode == Opcode.FORWARD
+        a_column, b_column = Signal(), Signal()
+        m.d.sync += [a_column.eq(f.opcode != Opcode.UPDATE), b_column.eq(f.opcode == Opcode.FORWARD)]
 
         running, first = Signal(), Signal()
+        height, width = Signal(range(n + 1)), Signal(range(n + 1))
         left, hold = Signal(16), Signal(range(n + 1))
         turn = Signal(log)
         a, a_tile, b, b_tile = (Signal(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
@@ -103,6 +104,8 @@ class Issue(wiring.Component):
                 step.turn.eq(turn),
                 step.a.eq(a),
                 step.b.eq(b),
-                self.work.eq(tiles.count * tiles.cols_valid),
+                height.eq(tiles.count),
+                width.eq(tiles.cols_valid),
             ]
+        m.d.sync += self.work.eq(Mux(step.valid, height * width, 0))
         return m

@@ -78,7 +78,13 @@ class Sequencer(wiring.Component):
         place, left = Signal(range(depth * WORDS + 1)), Signal(32 + 4)
         fits, entry_outside = Signal(), Signal()
         m.d.sync += [fits.eq(self.entry + self.count <= depth), entry_outside.eq(self.entry >= depth)]
-        draws = (f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)
+        draws = Signal()
+        m.d.sync += [
+            draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
+            # Pulses, each in the last cycle of its phase.
+            self.seed_start.eq(0),
+            self.launch.eq(0),
+        ]
 
         def stop(why: Error) -> None:
             m.d.sync += [busy.eq(0), done.eq(1), error.eq(why)]
@@ -88,6 +94,7 @@ class Sequencer(wiring.Component):
             """The last statement of a state, so that it wins."""
             with m.If(self.command.abort):
                 m.d.comb += self.flush.eq(1)
+                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0)]
                 stop(Error.ABORTED)
 
         m.d.comb += [
@@ -132,7 +139,9 @@ class Sequencer(wiring.Component):
                     self.index.eq(counter - 1),
                 ]
                 with m.If((counter >= WORDS + 2) & (counter < WORDS + 6)):
-                    m.d.comb += self.slot.eq(counter - (WORDS + 1))
+                    m.d.sync += self.slot.eq(counter - (WORDS + 1))
+                with m.Else():
+                    m.d.sync += self.slot.eq(0)
                 m.d.sync += counter.eq(counter + 1)
                 with m.If(outside):
                     stop(Error.ENTRY)
@@ -154,21 +163,22 @@ class Sequencer(wiring.Component):
             with m.State("SETUP"):
                 m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
                 m.d.sync += counter.eq(counter + 1)
+                with m.If(counter == timing.setup(n) - 2):
+                    m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):
                     m.d.sync += counter.eq(0)
                     with m.If(draws):
-                        m.d.comb += self.seed_start.eq(1)
                         m.next = "SEED"
                     with m.Else():
-                        m.d.comb += self.launch.eq(1)
                         m.next = "RUN"
                 stop_if_aborted()
             with m.State("SEED"):
                 m.d.comb += self.cycles.eq(1)
                 m.d.sync += counter.eq(counter + 1)
+                with m.If(counter == STREAMS * n + MIX_STAGES - 2):
+                    m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
                     m.d.sync += counter.eq(0)
-                    m.d.comb += self.launch.eq(1)
                     m.next = "RUN"
                 stop_if_aborted()
             with m.State("RUN"):

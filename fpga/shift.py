@@ -40,7 +40,7 @@ class ShiftLayout(data.StructLayout):
 class ShiftControl(wiring.Component):
     """`ShiftLayout` from a shift in [-left, right] and a rounding. LATENCY cycles; static while an instruction runs."""
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, left: int, right: int) -> None:
         self.left, self.right = left, right
@@ -51,19 +51,24 @@ class ShiftControl(wiring.Component):
         left, right, o = self.left, self.right, self.o
         shift = Signal(signed(7))
         positive = shift > 0
-        s = Mux(positive, shift[:6], 0)
-        half = Signal(6)
-        rest = Signal(6)
-        m.d.comb += [half.eq(s >> 1), rest.eq(s - half)]
+        below, s, half, rest, second = Signal(signed(7)), Signal(6), Signal(6), Signal(6), Signal(6)
+        cut = Mux(positive, shift[:6], 0)
+        m.d.sync += [
+            s.eq(cut),
+            below.eq(cut - 1),
+            half.eq(cut >> 1),
+            rest.eq((cut + 1) >> 1),
+            second.eq(Mux(positive, ((shift[:6] + 1) >> 1) + left, shift + left)),
+        ]
         m.d.sync += [
             shift.eq(self.shift),
             o.rounding.eq(self.rounding),
             o.first.eq(half),
-            o.second.eq(Mux(positive, rest + left, shift + left)),
+            o.second.eq(second),
             o.odd.eq(s[0]),
             o.mask.eq(low_mask(s, right)),
-            o.half.eq(low_mask(s - 1, right)),
-            o.one.eq(Mux(positive, Const(1, right + 1) << s, 0)),
+            o.half.eq(low_mask(below, right)),
+            o.one.eq(Cat((s == bit) & (bit != 0) for bit in range(right + 1))),
             o.low.eq(low_mask(half, right // 2)),
             o.high.eq(low_mask(rest, right - right // 2)),
             o.more.eq(Mux(s > RANDOM_BITS, s - RANDOM_BITS, 0)),

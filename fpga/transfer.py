@@ -96,8 +96,12 @@ class Transfer(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.params.n, self.fields
-        is_load, is_store = f.opcode == Opcode.LOAD, f.opcode == Opcode.STORE
-        is_update = f.opcode == Opcode.UPDATE
+        is_load, is_store, is_update = Signal(), Signal(), Signal()
+        m.d.sync += [
+            is_load.eq(f.opcode == Opcode.LOAD),
+            is_store.eq(f.opcode == Opcode.STORE),
+            is_update.eq(f.opcode == Opcode.UPDATE),
+        ]
         lane = data.StructLayout({"value": signed(self.lane_bits), "valid": unsigned(1)})
         m.submodules.rotator = rotator = Rotator(n, lane)
 

@@ -75,7 +75,7 @@ def given_verdicts(core: CoreParams, programs: list[np.ndarray[Any, Any]]) -> li
                 await ctx.tick()
             ctx.set(unit.capture, 0)
             for cycle in range(1, CHECK_LATENCY + 1):
-                ctx.set(unit.slot, cycle - 1 if 1 <= cycle - 1 <= 4 else 0)
+                ctx.set(unit.slot, cycle - 2 if 1 <= cycle - 2 <= 4 else 0)
                 await ctx.tick()
             illegal, misplaced = ctx.get(unit.illegal), ctx.get(unit.misplaced)
             got.append(Error.ILLEGAL if illegal else Error.ADDRESS if misplaced else Error.NONE)

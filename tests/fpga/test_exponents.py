@@ -32,6 +32,13 @@ def test_shifts_bias_and_the_next_exponent() -> None:
     random = Random(1)
 
     async def script(ctx: Any) -> None:
+        scales: list[tuple[int, int]] = []
+
+        async def tick() -> None:
+            exponent, following = scales[ctx.get(unit.index) % 3]
+            ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
+            await ctx.tick()
+
         for _ in range(300):
             i = random_instruction(random)
             limit = random.choice([8, 30, 128])
@@ -51,11 +58,10 @@ def test_shifts_bias_and_the_next_exponent() -> None:
                 ctx.set(unit.fields[name], int(getattr(i, name)))
             for slot in range(1, 5):
                 ctx.set(unit.slot, slot)
-                exponent, following = scales[ctx.get(unit.index)]
-                ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
-                await ctx.tick()
+                await tick()
             ctx.set(unit.slot, 0)
-            await ctx.tick().repeat(Exponents.SETTLE)
+            for _ in range(Exponents.SETTLE):
+                await tick()
 
             in_use = [e for e, _ in scales]
             if i.track:

@@ -21,7 +21,7 @@ from insitu.arch.numbers import (
     fit,
     round_shift,
 )
-from insitu.fpga.fit import Fit, drive_fit
+from insitu.fpga.fit import CONTROL_LATENCY, Fit, drive_fit
 from insitu.fpga.shift import RoundShift, ShiftControl
 from tests.fpga.units import simulate
 
@@ -102,7 +102,7 @@ def test_fit_saturates_and_wraps(bits_in: int, bits_out: int) -> None:
             ctx.set(unit.width, width)
             ctx.set(unit.wrap, wrap)
             ctx.set(lane.enable, 0)
-            await ctx.tick()
+            await ctx.tick().repeat(CONTROL_LATENCY)
             cases = list(range(-half, half)) if bits_in <= 8 else values(bits_in, random, 40)
             due: list[tuple[int, int]] = []
             for x in [*cases, *[0] * (Fit.LATENCY - 1)]:

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In
 
 from insitu.arch.numbers import Overflow, Rounding, narrow
 from insitu.fpga.common import low_mask
-from insitu.fpga.fit import drive_fit
+from insitu.fpga.fit import CONTROL_LATENCY, drive_fit
 from insitu.fpga.weights import WeightPort
 from tests.fpga.units import simulate
 
@@ -51,7 +51,7 @@ def test_masters_are_narrowed(master_bits: int, weight_bits: int) -> None:
             ctx.set(port.nearest, rounding)
             ctx.set(port.width, width)
             words = [random.choice([-half, half - 1, -1, 0, 1, random.randrange(-half, half)]) for _ in range(4)]
-            await ctx.tick()
+            await ctx.tick().repeat(CONTROL_LATENCY)
             for lane, word in enumerate(words):
                 ctx.set(unit.i[lane], word)
             ctx.set(unit.enable, 1)
