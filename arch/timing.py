@@ -35,7 +35,7 @@ UPDATE_TO_MEMORY = 22
 #: LOAD: from the last beat to its elements being written.
 LOAD_TAIL = 6
 #: STORE: from its beginning to the first beat on the stream.
-STORE_HEAD = 10
+STORE_HEAD = 11
 #: LOSS, for each row: to find the maximum, and to sum, after the last read.
 LOSS_ROW = 10
 #: LOSS: cycles of a division: a bit each, one to round, one to load.

@@ -51,6 +51,7 @@ class Core(wiring.Component):
         m.submodules.decoder = decoder = Decoder(params)
         datapath = self.datapath
         flush = Signal()
+        m.d.sync += flush.eq(sequencer.flush)
         m.submodules.datapath = ResetInserter(flush)(datapath)
         m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits)
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
@@ -62,7 +63,6 @@ class Core(wiring.Component):
         wiring.connect(m, wiring.flipped(self.bus), registers.bus)
         wiring.connect(m, queue.o, wiring.flipped(self.o_stream))
         m.d.comb += [
-            flush.eq(sequencer.flush),
             sequencer.command.eq(registers.command),
             sequencer.entry.eq(registers.entry),
             sequencer.count.eq(registers.program_count),

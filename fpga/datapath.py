@@ -30,6 +30,8 @@ from insitu.fpga.weights import WeightPort
 
 #: From a walker's address to its words: the request's register, the memory.
 RAW = 1 + BankedMemory.READ_LATENCY
+#: The same to the words that are transferred, whichever memory they come from.
+WORDS = RAW + 1
 #: From a step to its words in front of the rotators (those of WGT rounded), to its operands, to its drain registers.
 STEP_TO_BANKS = RAW + WeightPort.LATENCY
 STEP_TO_OPERANDS = STEP_TO_BANKS + Rotator.LATENCY + 1
@@ -42,7 +44,7 @@ assert timing.DRAIN_TO_MEMORY == NARROW_LATENCY + WRITE_LATENCY
 assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
 assert timing.LOAD_TAIL == WRITE_LATENCY
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
-assert timing.STORE_HEAD == 1 + RAW + 1 + Rotator.LATENCY + 2
+assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
 
 
@@ -98,7 +100,8 @@ class Datapath(wiring.Component):
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
         update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
-        weights_read = forward | backward
+        weights_read, product = Signal(), Signal()
+        m.d.sync += [weights_read.eq(forward | backward), product.eq(forward | backward | update)]
 
         banks = self.memories
         for name, bank in banks.items():
@@ -121,7 +124,7 @@ class Datapath(wiring.Component):
         m.submodules.operands = operands = TileCounter(n)
         m.submodules.beats = beats = BeatCounter(n)
         m.d.comb += [
-            issue.start.eq(self.launch & (weights_read | update)),
+            issue.start.eq(self.launch & product),
             issue.fields.eq(f),
             walk.start.eq(self.launch & loss_op),
             walk.fields.eq(f),
@@ -182,9 +185,11 @@ class Datapath(wiring.Component):
         # Operands: banks to lanes, bias, zeros where nothing is valid.
         m.submodules.port = port = WeightPort(n, params.master_bits, params.weight_bits)
         m.d.comb += [port.enable.eq(valid[RAW] & weights_read), port.i.eq(wgt.o)]
+        dropped = Signal(signed(6))
         m.d.sync += [
+            dropped.eq(f.weight_shift - 1),
             port.control.shift.eq(f.weight_shift),
-            port.control.below.eq(low_mask(f.weight_shift - 1, 31)),
+            port.control.below.eq(low_mask(dropped, 31)),
             port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
         ]
         drive_fit(m, port.fit, f.weight_width, 0)
@@ -225,13 +230,17 @@ class Datapath(wiring.Component):
         m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
         seen = Rotator.LATENCY + RAW
         ragged = Signal(n)
-        m.d.sync += ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n)))
+        lanes_seen = Signal(n)
+        m.d.sync += [
+            ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n))),
+            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+        ]
         m.d.comb += [
             unit.shift.eq(self.loss_shift),
             unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
             unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
             unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
-            unit.lanes.eq(Mux(delay(m, walk.ragged, seen, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+            unit.lanes.eq(lanes_seen),
             *(unit.z[k].eq(a_lanes.o[k]) for k in range(n)),
             *(unit.t[k].eq(b_lanes.o[k]) for k in range(n)),
         ]
@@ -294,7 +303,7 @@ class Datapath(wiring.Component):
                     asked,
                     Mux(
                         update,
-                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - RAW],
+                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - WORDS],
                         last[STEP_TO_DRAIN - 1 - MASK_LATENCY],
                     ),
                 )
@@ -307,10 +316,10 @@ class Datapath(wiring.Component):
             transfer.row.eq(writer.row),
             transfer.address.eq(writer.address),
             transfer.col_lanes.eq(writer.col_lanes),
-            transfer.stored.eq(delay(m, reader.valid & store, RAW, "stored")[-1]),
-            transfer.stored_row.eq(delay(m, reader.row, RAW, "stored_row")[-1]),
-            transfer.stored_lanes.eq(delay(m, reader.col_lanes, RAW, "stored_lanes")[-1]),
-            transfer.stored_last.eq(delay(m, reader.last, RAW, "stored_last")[-1]),
+            transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row")[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes")[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last")[-1]),
             self.beat_out_valid.eq(transfer.beat_valid),
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(transfer.unfit),
@@ -318,7 +327,7 @@ class Datapath(wiring.Component):
         m.d.sync += credit.eq(credit + self.taken - asked)
         for k in range(n):
             words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
-            m.d.comb += transfer.words[k].eq(Mux(update, wgt.o[k], words))
+            m.d.sync += transfer.words[k].eq(Mux(update, wgt.o[k], words))
 
         target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():

@@ -70,7 +70,7 @@ class Exponents(wiring.Component):
     range_exponent of `spread`, or `target` where it is zero, four cycles after spread.
     """
 
-    SETTLE = 5
+    SETTLE = 6
 
     def __init__(self, activation_bits: int, spread_bits: int) -> None:
         self.activation_bits, self.spread_bits = activation_bits, spread_bits
@@ -110,13 +110,17 @@ class Exponents(wiring.Component):
                 with m.Case(slot):
                     m.d.sync += register.eq(Mux(again, sd, exponent))
 
-        is_forward, is_backward = f.opcode == Opcode.FORWARD, f.opcode == Opcode.BACKWARD
-        weight_shift = Mux(is_forward | is_backward, f.weight_shift, 0)
+        is_forward, is_loss, partial = Signal(), Signal(), Signal(signed(11))
+        weight_shift = Signal(5)
         source, update, bias, scaling = (
             Signal(signed(11), name=name) for name in ("source", "update", "bias_shift", "scaling")
         )
         m.d.sync += [
-            source.eq(sb + Mux(f.opcode == Opcode.LOSS, -PROBABILITY_BITS, sa + weight_shift)),
+            is_forward.eq(f.opcode == Opcode.FORWARD),
+            is_loss.eq(f.opcode == Opcode.LOSS),
+            weight_shift.eq(Mux((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD), f.weight_shift, 0)),
+            partial.eq(Mux(is_loss, -PROBABILITY_BITS, sa + weight_shift)),
+            source.eq(sb + partial),
             update.eq(sm - sd + f.lr_shift),
             bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
             scaling.eq(LOG2E_BITS - FRACTION_BITS - sa),

@@ -30,9 +30,9 @@ class Sequencer(wiring.Component):
     on until `finish`. begin: the check passed; finish goes out as `ended` with the last cycle. cycles: counted in
     this cycle; a fetch counts when its check passes, so a refused instruction counts nothing.
 
-    flush: the datapath shall drop everything. load: a program word is taken from the stream where `beat_valid`.
-    load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step before
-    load_program, all but abort ignored while busy.
+    flush: the datapath shall drop everything, in the next cycle. load: a program word is taken from the stream where
+    `beat_valid`. load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step
+    before load_program, all but abort ignored while busy.
     """
 
     def __init__(self, params: CoreParams) -> None:
