@@ -46,3 +46,13 @@ def check(instruction: Instruction, core: CoreParams) -> None:
             raise PlaceError(
                 f"{name}, operand {operand}: rows of {matrix.cols} elements overlap at a pitch of {matrix.pitch} words"
             )
+
+
+def check_apart(instruction: Instruction, n: int) -> None:
+    """Raise PlaceError where D lies over an operand: the pass is then not defined, and no core looks for it."""
+    places = instruction.matrices
+    for operand, matrix in places.items():
+        if operand != "d" and "d" in places and matrix.overlaps(places["d"], n):
+            raise PlaceError(
+                f"{instruction.opcode.name}: D at word {places['d'].base} lies over operand {operand} at {matrix.base}"
+            )

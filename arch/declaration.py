@@ -105,6 +105,8 @@ class Declaration:
         """The declaration as one layer sees it."""
         override = self.layers.get(layer, {})
         unknown = set(override) - {r.value for r in Role}
+        fixed = sorted(set(override) & set(_NOT_BY_LAYER))
+        require(not fixed, f"layer {layer!r}: {', '.join(fixed)} cannot differ by layer: a core has one")
         require(not unknown, f"layer {layer!r}: no role {sorted(unknown)}; roles are {[r.value for r in Role]}")
         changes: dict[str, Any] = {**override, "layers": {}}
         return replace(self, **changes)
@@ -191,6 +193,17 @@ def _role_from_json(data: Mapping[str, Any]) -> RoleFormat:
     )
 
 
+#: Role format fields that change nothing beyond the width, per role, and the one value each can have.
+_FIXED: Mapping[Role, Mapping[str, Any]] = {
+    Role.WEIGHT: {"overflow": Overflow.SATURATE},
+    Role.MASTER: {"overflow": Overflow.SATURATE},
+    Role.ACCUMULATOR: {"overflow": Overflow.WRAP, "rounding": Rounding.NEAREST},
+    Role.TARGET: {"overflow": Overflow.SATURATE, "rounding": Rounding.NEAREST},
+}
+#: Roles that a core, and not a layer, has.
+_NOT_BY_LAYER = (Role.ACCUMULATOR, Role.TARGET)
+
+
 def _check(declaration: Declaration) -> None:
     for role in Role:
         fmt = declaration.role(role)
@@ -200,6 +213,9 @@ def _check(declaration: Declaration) -> None:
             role in _ADAPTIVE or fmt.exponent is ExponentPolicy.STATIC,
             f"{role} exponents {fmt.exponent}: only activation, error and gradient can be other than static",
         )
+        for name, only in _FIXED.get(role, {}).items():
+            value = getattr(fmt, name)
+            require(value is only, f"{role} {name} {value.name}: {_WHY[role]}, so it is {only.name}")
     require(
         declaration.master.width >= declaration.weight.width,
         f"master of {declaration.master.width} bits under a weight of {declaration.weight.width}: "
@@ -209,4 +225,11 @@ def _check(declaration: Declaration) -> None:
         declaration.weight.rounding in (Rounding.FLOOR, Rounding.NEAREST),
         f"weight rounding {declaration.weight.rounding.name}: the read port rounds floor or nearest",
     )
-    require(declaration.accumulator.overflow is Overflow.WRAP, "accumulators wrap and raise a flag: cannot saturate")
+
+
+_WHY: Mapping[Role, str] = {
+    Role.WEIGHT: "the read port saturates",
+    Role.MASTER: "an update saturates",
+    Role.ACCUMULATOR: "accumulators wrap and raise a flag and are not rounded",
+    Role.TARGET: "the host quantises targets, to nearest and saturated",
+}

@@ -44,5 +44,14 @@ def mix(a: int) -> int:
 
 def lane_seed(seed: int, lane: int, stream: int) -> int:
     """The state a lane's generator starts an instruction from: never zero."""
-    state = mix((seed + (STREAMS * lane + stream + 1) * GOLDEN) & MASK)
+    return nonzero(mix(lane_key(seed, lane, stream)))
+
+
+def lane_key(seed: int, lane: int, stream: int) -> int:
+    """What is hashed into a lane's state."""
+    return (seed + (STREAMS * lane + stream + 1) * GOLDEN) & MASK
+
+
+def nonzero(state: int) -> int:
+    """A state an xorshift can leave."""
     return state if state != 0 else GOLDEN

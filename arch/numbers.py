@@ -48,13 +48,13 @@ def round_shift(x: int, s: int, mode: int, r: int) -> int:
     """
     if s <= 0:
         return x << -s
-    if mode == 1:
+    if mode == Rounding.NEAREST:
         return (x + (1 << (s - 1)) - 1 + ((x >> s) & 1)) >> s
-    if mode == 2:
-        if s > 32:
-            return (x + (r << (s - 32))) >> s
+    if mode == Rounding.STOCHASTIC:
+        if s > RANDOM_BITS:
+            return (x + (r << (s - RANDOM_BITS))) >> s
         return (x + (r & ((1 << s) - 1))) >> s
-    if mode == 3:
+    if mode == Rounding.PSEUDO:
         magnitude = -x if x < 0 else x
         discarded = magnitude & ((1 << s) - 1)
         half = s >> 1
@@ -68,7 +68,7 @@ def round_shift(x: int, s: int, mode: int, r: int) -> int:
 def fit(q: int, width: int, wrap: int) -> int:
     """`q` brought into `width` two's-complement bits: saturated, or wrapped where `wrap` is 1."""
     half = 1 << (width - 1)
-    if wrap == 1:
+    if wrap == Overflow.WRAP:
         return ((q + half) & ((1 << width) - 1)) - half
     if q > half - 1:
         return half - 1
@@ -101,6 +101,11 @@ def range_exponent(source_exponent: int, bits: int, width: int) -> int:
     Never finer than the source: bits that do not exist are not made up. Clamped to the scale registers' range.
     """
     return clamp(source_exponent + max(0, bits + 1 - width), EXPONENT_MIN, EXPONENT_MAX)
+
+
+def bias_operand(bias_exponent: int, exponent: int, activation_bits: int) -> int:
+    """The integer beside activations of an exponent that stands for 2**bias_exponent: the nearest they can hold."""
+    return 1 << clamp(bias_exponent - exponent, 0, activation_bits - 2)
 
 
 #: Scale registers are eight-bit two's complement.

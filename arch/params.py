@@ -18,6 +18,8 @@ ARCH_VERSION = 1
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = 1 << 20
+#: Instructions a program memory may have: STATUS.pc can show one beyond the last.
+PROGRAM_DEPTH_MAX = (1 << 12) - 1
 #: Scale registers of every core: what the instruction's index field can address.
 SCALES = 64
 
@@ -62,7 +64,10 @@ class CoreParams:
             require(
                 1 <= getattr(self, name) <= DEPTH_MAX, f"{name}={getattr(self, name)}: allowed are 1 to {DEPTH_MAX}"
             )
-        require(1 <= self.program_depth <= 4096, f"program_depth={self.program_depth}: allowed are 1 to 4096")
+        require(
+            1 <= self.program_depth <= PROGRAM_DEPTH_MAX,
+            f"program_depth={self.program_depth}: allowed are 1 to {PROGRAM_DEPTH_MAX}",
+        )
 
     def width(self, role: Role) -> int:
         """Bits of a role's datapath."""

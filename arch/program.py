@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.check import check
+from insitu.arch.check import check, check_apart
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError, require
 from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
@@ -109,6 +109,7 @@ class Program:
         for index, instruction in enumerate(self.instructions):
             try:
                 check(instruction, self.core)
+                check_apart(instruction, self.core.n)
             except ArchError as error:
                 raise ArchError(f"instruction {index}: {error}") from error
         for name, tensor in self.tensors.items():

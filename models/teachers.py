@@ -1,8 +1,8 @@
 """Teachers: larger networks that know the scene, trained at the vendor's, where labels are known."""
 
-import os
-import pickle
-import tempfile
+import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from insitu.arch.program import write_whole
 from insitu.models.datasets import Dataset
 from insitu.models.errors import FormatError, InvalidInputError, MissingDataError, one_line
 from insitu.models.shifts import SEVERITIES, Shift
@@ -105,23 +106,22 @@ def soft_labels(teacher: nn.Module, x: NDArray[np.float32], temperature: float) 
     return torch.softmax(torch.from_numpy(logits(teacher, x)) / temperature, dim=1).numpy()
 
 
+_FORM = "form"
+
+
 def save_teacher(path: str | Path, teacher: Teacher) -> None:
-    """Write a teacher to one file, whole or not at all: an old file stays until the new one is complete."""
+    """Write a teacher to one .npz, whole or not at all: an old file stays until the new one is complete."""
     path = Path(path)
-    form = {"in_shape": list(teacher.in_shape), "classes": teacher.classes, "width": teacher.width}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save({"form": form, "state": teacher.state_dict()}, stream)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    arrays = {name: value.numpy() for name, value in teacher.state_dict().items()}
+    arrays[_FORM] = np.array([*teacher.in_shape, teacher.classes, teacher.width], dtype=np.int64)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_whole(path, buffer.getvalue())
 
 
 def load_teacher(path: str | Path) -> Teacher:
-    """Read what `save_teacher` wrote. Only tensors and plain values are read: a hostile file cannot run code.
+    """Read what `save_teacher` wrote. Nothing is unpickled: a hostile file cannot run code.
 
     Raises:
         MissingDataError: no such file.
@@ -131,11 +131,11 @@ def load_teacher(path: str | Path) -> Teacher:
     if not path.is_file():
         raise MissingDataError(f"no teacher at {path}; save_teacher writes one")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        form = content["form"]
-        channels, height, width = form["in_shape"]
-        teacher = Teacher((channels, height, width), form["classes"], form["width"])
-        teacher.load_state_dict(content["state"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        channels, height, width, classes, breadth = (int(v) for v in arrays.pop(_FORM))
+        teacher = Teacher((channels, height, width), classes, breadth)
+        teacher.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise FormatError(f"{path} is not a teacher that save_teacher wrote ({one_line(error)})") from error
     return teacher.eval()

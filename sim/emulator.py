@@ -110,6 +110,10 @@ class Emulator:
             self.pc -= 1
             self._stop(Error.NONE)
 
+    def refuse(self, error: Error) -> None:
+        """End a command that cannot be carried out: done, with an error, nothing taken."""
+        self._stop(error)
+
     def abort(self) -> None:
         """Stop a running program and drop what waits in both streams."""
         if self.busy:

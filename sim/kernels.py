@@ -95,11 +95,16 @@ def updating(
     weight_rounding: int,
     weight_by: By,
     weight_limits: Range,
-) -> tuple[int, int]:
+    count: bool,
+) -> tuple[int, int, int]:
     """UPDATE: accumulators [rows, cols] -> gradient -> master -= round(lr * gradient); and, where `weight` is not
-    empty, the weights that the read port will give of the new masters. Returns as `narrowing`."""
+    empty, the weights that the read port will give of the new masters.
+
+    Returns as `narrowing`, and where `count` the accumulators not zero whose gradient is.
+    """
     T = x.dtype.type
     rows, cols = acc.shape
+    lost = 0
     changed, bits, m, sign = 0, T(0), T(lr_mul), T(8 * x.itemsize - 1)
     for r in range(rows):
         source = acc[r]
@@ -111,6 +116,9 @@ def updating(
             _step(states)
         _round_row(x, rounding, states, by)
         changed += _fit_row(x, limits[0], limits[1], wrap)
+        if count:
+            for c in range(cols):
+                lost += (x[c] == 0) & (source[c] != 0)
         for c in range(cols):
             x[c] = T(m * x[c])
         if update_rounding == _STOCHASTIC:
@@ -128,7 +136,7 @@ def updating(
             delivered = weight[r * pitch : r * pitch + cols]
             for c in range(cols):
                 delivered[c] = x[c]
-    return changed, np.int64(bits)  # type: ignore[return-value]
+    return changed, np.int64(bits), lost  # type: ignore[return-value]
 
 
 @kernel

@@ -21,8 +21,7 @@ States = npt.NDArray[np.uint32]
 #: For instructions that do not draw.
 NO_STATES: States = np.empty(0, dtype=np.uint32)
 
-_mix = callee(generator.mix)
-_STREAMS, _GOLDEN, _MASK = generator.STREAMS, generator.GOLDEN, generator.MASK
+_mix, _lane_key, _nonzero = callee(generator.mix), callee(generator.lane_key), callee(generator.nonzero)
 
 
 @kernel
@@ -50,8 +49,7 @@ def jump(steps: int) -> States:
 @kernel
 def _start(seed: int, stream: int, columns: States, states: States, n: int) -> None:
     for lane in range(min(n, states.size)):
-        state = _mix((seed + (_STREAMS * lane + stream + 1) * _GOLDEN) & _MASK)
-        states[lane] = state if state != 0 else _GOLDEN
+        states[lane] = _nonzero(_mix(_lane_key(seed, lane, stream)))
     for first in range(n, states.size, n):
         width = min(n, states.size - first)
         before, after = states[first - n : first - n + width], states[first : first + width]

@@ -9,7 +9,7 @@ import numpy as np
 from insitu.arch import generator
 from insitu.arch.isa import Instruction
 from insitu.arch.layout import Matrix, Memory
-from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, clamp, range_exponent
+from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import SCALES, CoreParams
 from insitu.sim import kernels
 from insitu.sim.lanes import NO_STATES as _NO_STATES
@@ -97,7 +97,7 @@ class Machine:
 
     def bias_operand(self, instruction: Instruction, scale: int) -> int:
         """The integer that stands for 2**bias_exponent beside activations of a scale register's exponent."""
-        return 1 << clamp(instruction.bias_exponent - self.scales[scale][0], 0, self.core.activation_bits - 2)
+        return bias_operand(instruction.bias_exponent, self.scales[scale][0], self.core.activation_bits)
 
     def commit(self, instruction: Instruction) -> None:
         """A tracked instruction begins: the exponent measured in its last run comes into use."""

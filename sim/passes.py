@@ -144,7 +144,8 @@ class _Draining(Step):
         machine.saturated += changed
         machine.measured(i, source, seen)
         if statistics is not None:
-            statistics.narrowed(i, shown, machine.view(self.d), shift)
+            lost = int(np.count_nonzero((machine.view(self.d) == 0) & (shown != 0)))
+            statistics.add(self.d, shown, source, saturated=changed, underflowed=lost)
 
     def activated(self, acc: Values, bias: Values) -> npt.NDArray[np.int64]:
         """The accumulators as they are narrowed: int64 [rows, cols]. For statistics and exact exponents only."""
@@ -298,7 +299,7 @@ class Update(_Product):
         out, pitch = machine.tail(self.d)
         seed = machine.draw(i)
         weights = machine.weights_of(self.d)
-        changed, seen = kernels.updating(
+        changed, seen, underflowed = kernels.updating(
             acc,
             out,
             pitch,
@@ -314,12 +315,16 @@ class Update(_Product):
             update_by,
             (-master_half, master_half - 1),
             *((weights.flat, weights.rounding, weights.by, weights.limits) if weights else _NO_WEIGHTS),
+            statistics is not None,
         )
         machine.saturated += changed
         machine.measured(i, source, seen)
         machine.changed(self.d, but=weights)
         if statistics is not None and before is not None:
-            statistics.updated(i, acc.astype(np.int64), before, machine.view(self.d), shift)
+            stalled = int(np.count_nonzero((acc != 0) & (machine.view(self.d) == before)))
+            statistics.add(
+                self.d, acc.astype(np.int64), source, saturated=changed, underflowed=underflowed, stalled=stalled
+            )
 
 
 class Loss(_Draining):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.numbers import Rounding
+from insitu.arch.numbers import RANDOM_BITS, Rounding
 from insitu.sim.jit import kernel
 
 Row = npt.NDArray[Any]
@@ -25,7 +25,7 @@ def constants(rounding: Rounding, shift: int) -> tuple[int, int, int, int]:
     """(left, right, mask, extra) of a clamped shift, for `round_row`."""
     left, right = max(0, -shift), max(0, shift)
     if rounding is Rounding.STOCHASTIC:
-        return left, right, (1 << min(right, 32)) - 1, max(0, right - 32)
+        return left, right, (1 << min(right, RANDOM_BITS)) - 1, max(0, right - RANDOM_BITS)
     if rounding is Rounding.NEAREST:
         return left, right, (1 << (right - 1)) - 1 if right else 0, 1 if right else 0
     return left, right, (1 << right) - 1, 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from insitu.arch.isa import FIELDS
 from insitu.arch.layout import Matrix, Memory, blocks
 from insitu.arch.params import DEPTH_MAX, CoreParams
 from insitu.host.errors import CompileError
 
 #: What the instruction's fields can say.
-ROWS_MAX, PITCH_MAX = (1 << 16) - 1, (1 << 12) - 1
+ROWS_MAX, PITCH_MAX = FIELDS["rows"].maximum, FIELDS["d_pitch"].maximum
 
 
 class Planner:

@@ -13,9 +13,9 @@ from torch import nn
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Declaration, ExponentPolicy, Role, RoleFormat
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import FIELDS, Instruction, Opcode
 from insitu.arch.layout import Matrix, Memory
-from insitu.arch.numbers import FixedFormat, clamp
+from insitu.arch.numbers import FixedFormat, bias_operand, clamp
 from insitu.arch.params import SCALES, CoreParams
 from insitu.arch.program import Program, Tensor
 from insitu.host.compiler import rate
@@ -30,6 +30,8 @@ Masters = dict[str, npt.NDArray[np.int32]]
 SAMPLE, TARGET = "sample", "target"
 #: Bits above what calibration saw, where an exponent stays as calibrated.
 STATIC_HEADROOM = 1
+#: The largest operand is 2**(activation bits - 2); one step is kept to spare.
+BIAS_SHIFT_MARGIN = -3
 #: Bits above the largest initial weight: weights grow as they train, and their exponent cannot follow.
 WEIGHT_HEADROOM = 2
 
@@ -236,13 +238,10 @@ class _Emitter:
         """Masters [outputs, inputs + bias], the bias in units of its operand."""
         layer, tensor = t.layer, self.plan.tensors[t.weight]
         weight = layer.module.weight.detach().numpy().astype(np.float64)
-        magnitude = float(np.abs(weight).max()) * 2**WEIGHT_HEADROOM
         if layer.bias:
-            operand = self._bias_operand(t)
-            bias = layer.module.bias.detach().numpy().astype(np.float64) / operand
-            magnitude = max(magnitude, float(np.abs(bias).max()))
+            bias = layer.module.bias.detach().numpy().astype(np.float64) / self._bias_operand(t)
             weight = np.column_stack([weight, bias])
-        fmt = FixedFormat.covering(magnitude, width=tensor.width)
+        fmt = FixedFormat.covering(float(np.abs(weight).max()), width=tensor.width, headroom=WEIGHT_HEADROOM)
         self.scales[tensor.scale] = fmt.exponent
         self.masters[t.weight] = fmt.quantise(weight).astype(np.int32)
 
@@ -252,10 +251,11 @@ class _Emitter:
         1.0 where the activation format holds it with one step to spare, so that a moving exponent does not move the
         bias; else 0.5, which the device brings to the nearest power of two that the format holds.
         """
-        exponent, top = self.scales[self.plan.tensors[t.x].scale], self.plan.core.activation_bits - 2
-        wanted = max(exponent, clamp(exponent + top - 1, -1, 0))
-        self.bias_exponents[t.layer.name] = clamp(wanted, -32, 31)
-        return float(2.0 ** (exponent + clamp(wanted - exponent, 0, top)))
+        exponent, bits = self.scales[self.plan.tensors[t.x].scale], self.plan.core.activation_bits
+        wanted = max(exponent, clamp(exponent + BIAS_SHIFT_MARGIN + bits, -1, 0))
+        field = FIELDS["bias_exponent"]
+        self.bias_exponents[t.layer.name] = clamp(wanted, field.minimum, field.maximum)
+        return float(bias_operand(self.bias_exponents[t.layer.name], exponent, bits) * 2.0**exponent)
 
     # Instructions.
 

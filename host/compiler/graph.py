@@ -90,6 +90,11 @@ def trace(module: nn.Module) -> Graph:
             unsupported.append(f"{node.name} (Flatten comes before the first Linear)")
         elif kind == "unsupported":
             unsupported.append(f"{node.name} ({detail})")
+    names = [layer.name for layer in found]
+    shared = [n for i, n in enumerate(names) if n in names[:i]]
+    weights = [layer.module.weight for layer in found]
+    shared += [names[i] for i, w in enumerate(weights) if any(w is v for v in weights[:i]) and names[i] not in shared]
+    unsupported += [f"{name} (its weights are used twice: each layer has its own)" for name in shared]
     if sum(n.op == "placeholder" for n in traced.graph.nodes) != 1:
         unsupported.append("the module's signature (one input tensor)")
     if unsupported:

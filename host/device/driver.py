@@ -47,10 +47,15 @@ def open_device(core: CoreParams, backend: str = "emulator", **options: Any) -> 
         raise DeviceError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
     try:
-        device: Callable[..., Device] = getattr(importlib.import_module(module), name)
-        return Driver(device(core, **options))
+        backend_class: Callable[..., Device] = getattr(importlib.import_module(module), name)
+        device = backend_class(core, **options)
     except ModuleNotFoundError as error:
         raise DeviceError(f"backend {backend!r} needs {error.name}, which is not installed") from error
+    try:
+        return Driver(device)
+    except BaseException:
+        device.close()
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +313,8 @@ class Driver:
 
     def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
         """One training step with a loss of the host's, on at most a batch of samples: `gradient(logits)` gives
-        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it.
+        dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it (a
+        power of two saturates by one step).
         Returns the logits [n, classes]."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)

@@ -9,7 +9,7 @@ import numpy as np
 from insitu.arch.isa import WORDS
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN
 from insitu.arch.params import ARCH_VERSION, CoreParams
-from insitu.arch.registers import IDENTITY, REGISTERS, Access, find
+from insitu.arch.registers import IDENTITY, REGISTERS, Access, Error, find
 from insitu.host.device.protocol import Buffer, lane_dtype
 from insitu.host.errors import DeviceError, DeviceTimeout
 from insitu.sim.emulator import Emulator
@@ -158,7 +158,10 @@ class EmulatedDevice:
             return
         if fields["load_program"].of(value):
             self._flushing = False
-            self._loading = self._entry
+            if self._entry + self._count > self.core.program_depth:
+                emulator.refuse(Error.ENTRY)
+            else:
+                self._loading = self._entry
         elif fields["start"].of(value) or fields["step"].of(value):
             self._flushing = False
             self._step = not fields["start"].of(value)

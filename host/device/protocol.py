@@ -35,10 +35,10 @@ class Device(Protocol):
         """A buffer of `beats` beats that both sides reach."""
 
     def send(self, buffer: Buffer) -> Transfer:
-        """Begin to send a buffer into the core's stream."""
+        """Begin to send a buffer into the core's stream, after those still being sent: sends queue up."""
 
     def receive(self, buffer: Buffer) -> Transfer:
-        """Begin to fill a buffer from the core's stream."""
+        """Begin to fill a buffer from the core's stream, after those still being filled."""
 
     def wait_done(self, timeout: float) -> None:
         """Return when STATUS.busy is clear. Raises DeviceTimeout after `timeout` seconds."""

@@ -42,11 +42,16 @@ class Registers:
         self["CONTROL"] = REGISTERS["CONTROL"].fields[field].put(1)
 
     def counter(self, name: str) -> int:
-        """A 64-bit counter from its _LO and _HI halves, whole though it may be counting."""
-        while True:
-            high, low = self[f"{name}_HI"], self[f"{name}_LO"]
-            if self[f"{name}_HI"] == high:
-                return high << 32 | low
+        """A 64-bit counter from its _LO and _HI halves, whole though it may be counting.
+
+        The low half is read between two reads of the high one; where those differ it has just wrapped, and a second
+        reading cannot meet another wrap.
+        """
+        high, low = self[f"{name}_HI"], self[f"{name}_LO"]
+        again = self[f"{name}_HI"]
+        if again != high:
+            low = self[f"{name}_LO"]
+        return again << 32 | low
 
     def __repr__(self) -> str:
         lines = []

@@ -20,9 +20,13 @@ ADAPTIVE = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
 @st.composite
 def role_formats(draw: st.DrawFn, role: Role, *, at_least: int = 0) -> RoleFormat:
     low, high = WIDTHS[role]
-    rounding = st.sampled_from([Rounding.FLOOR, Rounding.NEAREST] if role is Role.WEIGHT else list(Rounding))
+    only = {Role.WEIGHT: [Rounding.FLOOR, Rounding.NEAREST], Role.TARGET: [Rounding.NEAREST]}
+    only[Role.ACCUMULATOR] = only[Role.TARGET]
+    rounding = st.sampled_from(only.get(role, list(Rounding)))
     policy = st.sampled_from(list(ExponentPolicy) if role in ADAPTIVE else [ExponentPolicy.STATIC])
-    overflow = Overflow.WRAP if role is Role.ACCUMULATOR else draw(st.sampled_from(Overflow))
+    free = role in (Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
+    fixed = Overflow.WRAP if role is Role.ACCUMULATOR else Overflow.SATURATE
+    overflow = draw(st.sampled_from(Overflow)) if free else fixed
     return RoleFormat(
         width=draw(st.integers(max(low, at_least), high)),
         rounding=draw(rounding),
@@ -37,7 +41,7 @@ def declarations(draw: st.DrawFn) -> Declaration:
     formats["master"] = draw(role_formats(Role.MASTER, at_least=formats["weight"].width))
     layers: dict[str, dict[str, RoleFormat]] = {}
     for layer in draw(st.lists(st.sampled_from(["fc1", "fc2", "conv"]), unique=True)):
-        roles = draw(st.lists(st.sampled_from([r for r in Role if r not in (Role.MASTER, Role.WEIGHT)]), unique=True))
+        roles = draw(st.lists(st.sampled_from(list(ADAPTIVE)), unique=True))
         layers[layer] = {r.value: draw(role_formats(r)) for r in roles}
     return Declaration(**formats, layers=layers)
 
@@ -139,8 +143,10 @@ def test_a_layer_overrides_whole_roles() -> None:
         ({"weight": RoleFormat(width=17)}, "weight of 17 bits"),
         ({"master": RoleFormat(width=4)}, "master of 4 bits under a weight of 8"),
         ({"weight": RoleFormat(width=8, rounding=Rounding.PSEUDO)}, "weight rounding PSEUDO"),
-        ({"target": RoleFormat(width=8, exponent=ExponentPolicy.DELAYED)}, "target exponents delayed"),
-        ({"accumulator": RoleFormat(width=24)}, "cannot saturate"),
+        ({"weight": RoleFormat(width=8, exponent=ExponentPolicy.DELAYED)}, "weight exponents delayed"),
+        ({"master": RoleFormat(width=16, overflow=Overflow.WRAP)}, "master overflow WRAP"),
+        ({"accumulator": RoleFormat(width=24)}, "accumulator cannot differ by layer"),
+        ({"target": RoleFormat(width=4)}, "target cannot differ by layer"),
     ],
 )
 def test_errors_name_the_layer(override: dict[str, RoleFormat], bad: str) -> None:

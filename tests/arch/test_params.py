@@ -93,7 +93,7 @@ def test_a_master_holds_its_weight() -> None:
 
 @pytest.mark.parametrize(
     ("name", "high"),
-    [("act_depth", DEPTH_MAX), ("err_depth", DEPTH_MAX), ("wgt_depth", DEPTH_MAX), ("program_depth", 4096)],
+    [("act_depth", DEPTH_MAX), ("err_depth", DEPTH_MAX), ("wgt_depth", DEPTH_MAX), ("program_depth", 4095)],
 )
 def test_depths_have_both_ends(name: str, high: int) -> None:
     for depth in (1, high):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from insitu.arch.declaration import Declaration
 from insitu.arch.errors import ArchError
@@ -49,6 +49,7 @@ def test_units_add_up(step: cycles.CycleReport) -> None:
     assert step.units()["array"] * step.core.cells >= step.macs
 
 
+@settings(deadline=None, max_examples=40)
 @given(on_any_core(train_sequences))
 def test_the_emulator_counts_what_the_model_says(case: Case) -> None:
     report = cycles.time(case.core, case.instructions)
