@@ -15,16 +15,17 @@ from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, delay, low_mask
+from insitu.fpga.common import FieldsLayout, delay
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
+from insitu.fpga.operands import Operands
 from insitu.fpga.random import LaneGenerators
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.shift import ShiftControl
-from insitu.fpga.tiles import RowWalker, TileCounter
+from insitu.fpga.tiles import RowWalker
 from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
 from insitu.fpga.weights import WeightPort
 
@@ -32,10 +33,8 @@ from insitu.fpga.weights import WeightPort
 RAW = 1 + BankedMemory.READ_LATENCY
 #: The same to the words that are transferred, whichever memory they come from.
 WORDS = RAW + 1
-#: From a step to its words in front of the rotators (those of WGT rounded), to its operands, to its drain registers.
-STEP_TO_BANKS = RAW + WeightPort.LATENCY
-STEP_TO_OPERANDS = STEP_TO_BANKS + Rotator.LATENCY + 1
-STEP_TO_DRAIN = STEP_TO_OPERANDS + MacArray.LATENCY
+#: From a step to its drain registers.
+STEP_TO_DRAIN = RAW + Operands.LATENCY + MacArray.LATENCY
 #: From an address of the mask to its flags in the lanes.
 MASK_LATENCY = RAW + 1 + Rotator.LATENCY
 
@@ -103,6 +102,7 @@ class Datapath(wiring.Component):
         weights_read, product = Signal(), Signal()
         m.d.sync += [weights_read.eq(forward | backward), product.eq(forward | backward | update)]
 
+        # Engines find the banks by these submodules' names: no wire here may be called the same.
         banks = self.memories
         for name, bank in banks.items():
             m.submodules[name.name.lower()] = bank
@@ -121,7 +121,6 @@ class Datapath(wiring.Component):
         m.submodules.reader = reader = RowWalker(n, bits)
         m.submodules.pop = pop = RowWalker(n, 1)
         m.submodules.writer = writer = RowWalker(n, bits)
-        m.submodules.operands = operands = TileCounter(n)
         m.submodules.beats = beats = BeatCounter(n)
         m.d.comb += [
             issue.start.eq(self.launch & product),
@@ -138,17 +137,14 @@ class Datapath(wiring.Component):
             beats.start.eq(self.launch & (load | store)),
             self.work.eq(issue.work),
         ]
-        for unit in (reader, pop, writer, operands):
-            m.d.comb += [unit.start.eq(self.launch), unit.rows.eq(f.rows), unit.cols.eq(f.cols)]
-        for unit in (beats,):
-            m.d.comb += [unit.rows.eq(f.rows), unit.cols.eq(f.cols)]
+        for walker in (reader, pop, writer):
+            m.d.comb += [walker.start.eq(self.launch), walker.rows.eq(f.rows), walker.cols.eq(f.cols)]
+        m.d.comb += [beats.rows.eq(f.rows), beats.cols.eq(f.cols)]
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
         late = delay(m, issue.step, WeightPort.LATENCY, "step")[-1]
         step = issue.step
-        valid = delay(m, step.valid, STEP_TO_OPERANDS, "step_valid")
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
-        turn = delay(m, late.turn, RAW, "turn")[-1]
         reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
         reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
         reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
@@ -182,49 +178,27 @@ class Datapath(wiring.Component):
             (reads_of[Memory.WGT], reader.address, 0, 0),
         )
 
-        # Operands: banks to lanes, bias, zeros where nothing is valid.
-        m.submodules.port = port = WeightPort(n, params.master_bits, params.weight_bits)
-        m.d.comb += [port.enable.eq(valid[RAW] & weights_read), port.i.eq(wgt.o)]
-        dropped = Signal(signed(6))
-        m.d.sync += [
-            dropped.eq(f.weight_shift - 1),
-            port.control.shift.eq(f.weight_shift),
-            port.control.below.eq(low_mask(dropped, 31)),
-            port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
+        m.submodules.operands = operands = Operands(params)
+        m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
+        m.d.comb += [
+            operands.fields.eq(f),
+            operands.bias.eq(self.bias),
+            operands.start.eq(self.launch),
+            operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
+            operands.last.eq(last[RAW]),
+            operands.turn.eq(delay(m, step.turn, RAW, "turn")[-1]),
+            operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
+            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row")[-1]),
+            operands.act_words.eq(act.o),
+            operands.err_words.eq(err.o),
+            operands.wgt_words.eq(wgt.o),
+            array.valid.eq(operands.o_valid),
+            array.last.eq(operands.o_last),
+            array.a.eq(operands.a),
+            array.b.eq(operands.b),
+            array.pop.eq(pop.valid),
+            self.overflow.eq(array.overflow),
         ]
-        drive_fit(m, port.fit, f.weight_width, 0)
-
-        a_bits = max(act.width, err.width)
-        b_bits = max(act.width, params.weight_bits, err.width)
-        m.submodules.a_lanes = a_lanes = Rotator(n, signed(a_bits))
-        m.submodules.b_lanes = b_lanes = Rotator(n, signed(b_bits))
-        looked = delay(m, walk.read, RAW, "looked")[-1]
-        looked_row = delay(m, walk.row, RAW, "looked_row")[-1]
-        for rotator in (a_lanes, b_lanes):
-            m.d.comb += [
-                rotator.enable.eq(valid[STEP_TO_BANKS] | looked),
-                rotator.amount.eq(Mux(loss_op, looked_row, turn)),
-            ]
-        for k in range(n):
-            m.d.comb += [
-                a_lanes.i[k].eq(Mux(forward | loss_op, act.o[k], err.o[k])),
-                b_lanes.i[k].eq(Mux(weights_read, port.o[k], Mux(loss_op, err.o[k], act.o[k]))),
-            ]
-
-        b_used = max(act.width, params.weight_bits)
-        m.submodules.array = array = MacArray(n, a_bits, b_used, params.accumulator_bits)
-        ready, closing = valid[STEP_TO_OPERANDS - 1], last[STEP_TO_OPERANDS - 1]
-        m.d.comb += [operands.step.eq(closing), array.valid.eq(valid[STEP_TO_OPERANDS])]
-        m.d.comb += array.last.eq(last[STEP_TO_OPERANDS])
-        with m.If(ready):
-            for k in range(n):
-                m.d.sync += array.a[k].eq(
-                    Mux(operands.row_lanes[k], Mux(forward & f.bias & closing, self.bias, a_lanes.o[k]), 0)
-                )
-                m.d.sync += array.b[k].eq(
-                    Mux(operands.col_lanes[k], Mux(update & f.bias & operands.final_col[k], self.bias, b_lanes.o[k]), 0)
-                )
-        m.d.comb += self.overflow.eq(array.overflow)
 
         # LOSS.
         m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
@@ -241,8 +215,8 @@ class Datapath(wiring.Component):
             unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
             unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
             unit.lanes.eq(lanes_seen),
-            *(unit.z[k].eq(a_lanes.o[k]) for k in range(n)),
-            *(unit.t[k].eq(b_lanes.o[k]) for k in range(n)),
+            unit.z.eq(operands.z),
+            unit.t.eq(operands.t),
         ]
 
         # Drain.
@@ -267,7 +241,6 @@ class Datapath(wiring.Component):
             mask.enable.eq(delay(m, reads_of[Memory.ACT] & backward, RAW + 1, "masking")[-1]),
             mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
-            array.pop.eq(pop.valid),
             drain.start.eq(self.begin),
             drain.fields.eq(f),
             drain.narrow_shift.eq(narrow.o),
