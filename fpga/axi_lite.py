@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 from typing import Any
 
-from amaranth import Array, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,11 +64,14 @@ BUS = wiring.Signature(
 
 def decode(address: Value) -> Value:
     """Whether a register lies at a byte offset, as arch.registers.find has it."""
-    words = [0] * (WINDOW // 4)
-    for register in REGISTERS.values():
-        for offset in range(register.offset, register.end, 4):
-            words[offset // 4] = 1
-    return Array(words)[address[2:]] & (address[:2] == 0)
+    runs: list[tuple[int, int]] = []
+    for register in sorted(REGISTERS.values(), key=lambda r: r.offset):
+        if runs and runs[-1][1] == register.offset:
+            runs[-1] = (runs[-1][0], register.end)
+        else:
+            runs.append((register.offset, register.end))
+    inside = [(address >= first) & (address < end) for first, end in runs]
+    return reduce(or_, inside) & (address[:2] == 0)
 
 
 class AxiLite(wiring.Component):
@@ -81,15 +86,18 @@ class AxiLite(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({"axi": In(AXI_LITE), "bus": Out(BUS)})
+        # What is held, for proofs to look at; `fetching`: the bus was read in the cycle before.
+        self.aw, self.ar = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        self.w_data, self.w_strobe = Signal(32), Signal(4)
+        self.fetching = Signal()
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         axi, bus = self.axi, self.bus
 
         # One register each for what comes in; its channel is ready while it is empty.
-        has_aw, aw = Signal(), Signal(ADDRESS_BITS)
-        has_w, w_data, w_strobe = Signal(), Signal(32), Signal(4)
-        has_ar, ar = Signal(), Signal(ADDRESS_BITS)
+        has_aw, has_w, has_ar = Signal(), Signal(), Signal()
+        aw, ar, w_data, w_strobe = self.aw, self.ar, self.w_data, self.w_strobe
         m.d.comb += [axi.awready.eq(~has_aw), axi.wready.eq(~has_w), axi.arready.eq(~has_ar)]
         with m.If(axi.awvalid & axi.awready):
             m.d.sync += [has_aw.eq(1), aw.eq(axi.awaddr)]
@@ -100,7 +108,7 @@ class AxiLite(wiring.Component):
 
         # A write, where both its halves are here and the answer before it is gone; else a read.
         writes, reads = Signal(), Signal()
-        fetching, fetched_legal = Signal(), Signal()
+        fetching, fetched_legal = self.fetching, Signal()
         write_legal, read_legal = decode(aw), decode(ar)
         m.d.comb += [
             writes.eq(has_aw & has_w & ~axi.bvalid),
