@@ -1,4 +1,4 @@
-"""Synthesis reports: what is counted, the cache, and what is refused. Over a stand-in: the core itself takes minutes."""
+"""Synthesis reports: what is counted, the cache, what is refused. Over a stand-in: the core itself takes minutes."""
 
 from __future__ import annotations
 
