@@ -6,8 +6,8 @@ valid rows of tile t (what its drain takes), a pass of T tiles takes
 
     FETCH + SETUP + N + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + pipeline + D_(T-1)
 
-where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these constants are sums of, and refuse to
-be built where they differ.
+where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these
+constants are sums of, and refuse to be built where they differ.
 """
 
 from __future__ import annotations
