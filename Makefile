@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ROOMS  := arch sim fpga host models
 
-.PHONY: help env demo test lint types unit clean
+.PHONY: help env demo test lint types unit verify clean
 help:
 	@echo "make demo   train a shifted student online on the emulated device, draw its accuracy"
 	@echo "make test   lint, types and tests"
+	@echo "make verify emulator and RTL over random cores and whole students"
 	@echo "make env    the environment alone ($(VENV))"
 	@echo "make clean  remove the environment and build output"
 
@@ -41,6 +42,13 @@ types: env
 unit: env
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The longer matrix: half an hour on two cores.
+verify: env
+	@$(BIN)/python -m tests.sim.sweep --seed 1 --cores 12
+	@$(BIN)/insitu verify --core n=4,act_depth=2048,err_depth=1024,wgt_depth=2048 --model mlp:64-32-10 --batch 10
+	@$(BIN)/insitu verify --core n=8
+	@$(BIN)/insitu verify --core n=16
 
 clean:
 	rm -rf $(VENV) build *.egg-info .ruff_cache .mypy_cache

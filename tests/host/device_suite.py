@@ -22,7 +22,7 @@ from insitu.host.errors import DeviceError, DeviceMismatch
 from tests.host import tiny
 from tests.host.tiny import BATCH, CLASSES, CORE
 
-BACKENDS = ["emulator"]
+BACKENDS = ["emulator", "rtl"]
 
 X, TARGETS = tiny.samples(BATCH, seed=2)
 

@@ -1,0 +1,74 @@
+"""The array: N x N output-stationary cells, and the registers their sums drain through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.fpga.common import lanes
+
+
+class MacArray(wiring.Component):
+    """Cell (i, j) adds a[i] * b[j] each cycle that `valid` is set.
+
+    valid, last, a, b: a step of a tile, from registers. row: the tile's row 0 from LATENCY cycles after its last step
+    on, the next row after each `pop`; the following tile may end with the last row's pop at the earliest. overflow: a
+    pulse, some cycles after a sum left `accumulator_bits`; sums wrap there. Lanes that must not count need zero
+    operands. One step a cycle; one multiplier a cell with a register before (shared by a row or column) and one after
+    it. The sum of a last step goes to the drain registers as it is formed, and the accumulator to zero.
+    """
+
+    #: From a step's operands to its sum in the drain registers.
+    LATENCY = 2
+
+    def __init__(self, n: int, a_bits: int, b_bits: int, accumulator_bits: int) -> None:
+        self.n, self.a_bits, self.b_bits, self.accumulator_bits = n, a_bits, b_bits, accumulator_bits
+        super().__init__(
+            {
+                "valid": In(1),
+                "last": In(1),
+                "a": In(lanes(signed(a_bits), n)),
+                "b": In(lanes(signed(b_bits), n)),
+                "pop": In(1),
+                "row": Out(lanes(signed(accumulator_bits), n)),
+                "overflow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, width = self.n, self.accumulator_bits
+        product_bits = self.a_bits + self.b_bits
+        adding, closing = Signal(), Signal()
+        m.d.sync += [adding.eq(self.valid), closing.eq(self.valid & self.last)]
+        drain = [[Signal(signed(width), name=f"drain_{i}_{j}") for j in range(n)] for i in range(n)]
+        over_rows = Signal(n)
+        for i in range(n):
+            over_cells = []
+            for j in range(n):
+                product = Signal(signed(product_bits), name=f"product_{i}_{j}")
+                total = Signal(signed(width), name=f"total_{i}_{j}")
+                full = Signal(signed(max(width, product_bits) + 1), name=f"full_{i}_{j}")
+                over = Signal(name=f"over_{i}_{j}")
+                with m.If(self.valid):
+                    m.d.sync += product.eq(self.a[i] * self.b[j])
+                m.d.comb += full.eq(total + product)
+                with m.If(adding):
+                    m.d.sync += [
+                        total.eq(full),
+                        over.eq((full[width - 1 : -1] ^ full[-1].replicate(len(full) - width)).any()),
+                    ]
+                with m.If(closing):
+                    m.d.sync += total.eq(0)
+                below = drain[i + 1][j] if i + 1 < n else drain[i][j]
+                with m.If(closing | self.pop):
+                    m.d.sync += drain[i][j].eq(Mux(closing, full, below))
+                over_cells.append(over)
+            m.d.sync += over_rows[i].eq(Cat(over_cells).any())
+        fresh = Signal(2)
+        m.d.sync += [fresh.eq(Cat(adding, fresh[0])), self.overflow.eq(over_rows.any() & fresh[1])]
+        m.d.comb += [self.row[j].eq(drain[0][j]) for j in range(n)]
+        return m

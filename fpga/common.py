@@ -1,0 +1,58 @@
+"""Shapes and small pieces that several units share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data
+
+from insitu.arch.isa import FIELDS
+
+#: An instruction's fields, the registers every unit reads while the instruction runs.
+FieldsLayout = data.StructLayout(
+    {name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()}
+)
+
+
+def lanes(shape: Any, n: int) -> data.ArrayLayout:
+    """N values of one shape, lane (or bank) 0 lowest."""
+    return data.ArrayLayout(shape, n)
+
+
+def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
+    """`value` and its copies 1 .. `cycles` cycles later; reset to zero."""
+    out = [value]
+    for k in range(cycles):
+        late = Signal(value.shape(), name=f"{name}_{k + 1}")
+        m.d.sync += late.eq(out[-1])
+        out.append(late)
+    return out
+
+
+def clamped(value: Value, low: int, high: int) -> Value:
+    """A signed value limited to [low, high]."""
+    return Mux(value < low, Const(low), Mux(value > high, Const(high), value))
+
+
+def low_mask(count: Value, width: int) -> Value:
+    """`width` bits, the lowest `count` of them set; none where `count` <= 0."""
+    return Cat(count > bit for bit in range(width))
+
+
+def any_of(values: Sequence[Value]) -> Value:
+    """The OR of values."""
+    out = values[0]
+    for value in values[1:]:
+        out = out | value
+    return out
+
+
+def bit_length(value: Value) -> Value:
+    """The bits that an unsigned value takes, as a tree of log2 depth."""
+    if len(value) == 1:
+        return value
+    half = len(value) // 2
+    high = value[half:]
+    return Mux(high.any(), bit_length(high) + half, bit_length(value[:half]))

@@ -1,0 +1,328 @@
+"""The datapath: memories, operands, array, drain and the way back, with every delay between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch import timing
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
+from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding
+from insitu.arch.params import CoreParams
+from insitu.fpga.array import MacArray
+from insitu.fpga.common import FieldsLayout, delay
+from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
+from insitu.fpga.fit import drive_fit
+from insitu.fpga.issue import Issue
+from insitu.fpga.loss import Loss, LossWalk
+from insitu.fpga.memory import BankedMemory, address_bits
+from insitu.fpga.operands import Operands
+from insitu.fpga.random import LaneGenerators
+from insitu.fpga.rotate import Rotator
+from insitu.fpga.shift import ShiftControl
+from insitu.fpga.tiles import RowWalker
+from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
+from insitu.fpga.weights import WeightPort
+
+#: From a walker's address to its words: the request's register, the memory.
+RAW = 1 + BankedMemory.READ_LATENCY
+#: The same to the words that are transferred, whichever memory they come from.
+WORDS = RAW + 1
+#: From a step to its drain registers.
+STEP_TO_DRAIN = RAW + Operands.LATENCY + MacArray.LATENCY
+#: From an address of the mask to its flags in the lanes.
+MASK_LATENCY = RAW + 1 + Rotator.LATENCY
+
+assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
+assert timing.DRAIN_TO_MEMORY == NARROW_LATENCY + WRITE_LATENCY
+assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
+assert timing.LOAD_TAIL == WRITE_LATENCY
+# A go of the walker, the words, a register, the rotator, the queue's memory, the display.
+assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
+assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
+
+
+class Datapath(wiring.Component):
+    """Everything an instruction moves. All static controls derive from `fields` and the exponents.
+
+    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction
+    runs from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`.
+    beat: out, to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A
+    reset at any time leaves it idle, memories as they are.
+    """
+
+    def __init__(self, params: CoreParams) -> None:
+        self.params = params
+        n = params.n
+        self.memories = {k: BankedMemory(n, params.depth(k), params.word_bits(k)) for k in Memory}
+        self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "narrow_shift": In(signed(7)),
+                "update_shift": In(signed(7)),
+                "loss_shift": In(6),
+                "bias": In(params.activation_bits),
+                "spread": Out(self.drain_bits),
+                "seed": In(32),
+                "begin": In(1),
+                "build": In(1),
+                "seed_start": In(1),
+                "launch": In(1),
+                "finish": Out(1),
+                "beat_valid": In(1),
+                "beat_in": In(params.stream_bits),
+                "beat_ready": Out(1),
+                "beat_out_valid": Out(1),
+                "beat_out": Out(BeatLayout(params.stream_bits)),
+                "taken": In(1),
+                "delivered": In(1),
+                "work": Out(range(n * n + 1)),
+                "clipped": Out(range(n + 1)),
+                "unfit": Out(range(n + 1)),
+                "overflow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        params, n, f = self.params, self.params.n, self.fields
+        log = n.bit_length() - 1
+        bits = max(address_bits(params.depth(k)) for k in Memory)
+        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
+        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
+        update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
+        load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
+        weights_read, product = Signal(), Signal()
+        m.d.sync += [weights_read.eq(forward | backward), product.eq(forward | backward | update)]
+
+        # Engines find the banks by these submodules' names: no wire here may be called the same.
+        banks = self.memories
+        for name, bank in banks.items():
+            m.submodules[name.name.lower()] = bank
+            m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
+        act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
+
+        # Static while an instruction runs, like the flags.
+        read_base, read_pitch = Signal(bits), Signal(12)
+        m.d.sync += [
+            read_base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
+            read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
+        ]
+
+        m.submodules.issue = issue = Issue(n, bits)
+        m.submodules.walk = walk = LossWalk(n, bits)
+        m.submodules.reader = reader = RowWalker(n, bits)
+        m.submodules.pop = pop = RowWalker(n, 1)
+        m.submodules.writer = writer = RowWalker(n, bits)
+        m.submodules.beats = beats = BeatCounter(n)
+        m.d.comb += [
+            issue.start.eq(self.launch & product),
+            issue.fields.eq(f),
+            walk.start.eq(self.launch & loss_op),
+            walk.fields.eq(f),
+            reader.base.eq(read_base),
+            reader.pitch.eq(read_pitch),
+            reader.by_rows.eq(store),
+            pop.by_rows.eq(loss_op),
+            writer.base.eq(f.d_base),
+            writer.pitch.eq(f.d_pitch),
+            writer.by_rows.eq(loss_op | load),
+            beats.start.eq(self.launch & (load | store)),
+            self.work.eq(issue.work),
+        ]
+        for walker in (reader, pop, writer):
+            m.d.comb += [walker.start.eq(self.launch), walker.rows.eq(f.rows), walker.cols.eq(f.cols)]
+        m.d.comb += [beats.rows.eq(f.rows), beats.cols.eq(f.cols)]
+
+        # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
+        late = delay(m, issue.step, WeightPort.LATENCY, "step")[-1]
+        step = issue.step
+        last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
+        reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
+        reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
+        reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
+        reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
+
+        def request(memory: Memory, *sources: tuple[Any, Any, Any, Any]) -> None:
+            """The one source that an instruction has for a memory: (when, address, column, restart)."""
+            read = banks[memory].read
+            when = Cat(source[0] for source in sources)
+            m.d.sync += read.enable.eq(when.any())
+            for active, address, column, restart in sources:
+                with m.If(active):
+                    m.d.sync += [read.address.eq(address), read.column.eq(column), read.restart.eq(restart)]
+
+        request(
+            Memory.ACT,
+            (late.valid & forward, late.a, 1, late.restart),
+            (late.valid & update, late.b, 0, 0),
+            (walk.read, walk.a, 0, 0),
+            (reads_of[Memory.ACT], reader.address, 0, 0),
+        )
+        request(
+            Memory.ERR,
+            (late.valid & ~forward, late.a, backward, late.restart),
+            (walk.read, walk.b, 0, 0),
+            (reads_of[Memory.ERR], reader.address, 0, 0),
+        )
+        request(
+            Memory.WGT,
+            (step.valid & weights_read, step.b, forward, step.restart),
+            (reads_of[Memory.WGT], reader.address, 0, 0),
+        )
+
+        m.submodules.operands = operands = Operands(params)
+        m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
+        m.d.comb += [
+            operands.fields.eq(f),
+            operands.bias.eq(self.bias),
+            operands.start.eq(self.launch),
+            operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
+            operands.last.eq(last[RAW]),
+            operands.turn.eq(delay(m, step.turn, RAW, "turn")[-1]),
+            operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
+            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row")[-1]),
+            operands.act_words.eq(act.o),
+            operands.err_words.eq(err.o),
+            operands.wgt_words.eq(wgt.o),
+            array.valid.eq(operands.o_valid),
+            array.last.eq(operands.o_last),
+            array.a.eq(operands.a),
+            array.b.eq(operands.b),
+            array.pop.eq(pop.valid),
+            self.overflow.eq(array.overflow),
+        ]
+
+        # LOSS.
+        m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
+        seen = Rotator.LATENCY + RAW
+        ragged = Signal(n)
+        lanes_seen = Signal(n)
+        m.d.sync += [
+            ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n))),
+            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+        ]
+        m.d.comb += [
+            unit.shift.eq(self.loss_shift),
+            unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
+            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
+            unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
+            unit.lanes.eq(lanes_seen),
+            unit.z.eq(operands.z),
+            unit.t.eq(operands.t),
+        ]
+
+        # Drain.
+        m.submodules.generators = generators = LaneGenerators(n)
+        m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, params.master_bits)
+        m.submodules.narrow_control = narrow = ShiftControl(-SHIFT_MIN, SHIFT_MAX)
+        m.submodules.update_control = scale = ShiftControl(-UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)
+        m.submodules.mask = mask = Rotator(n, 1)
+        drive_fit(m, drain.narrow_fit, f.width, f.overflow)
+        gate = Signal()
+        m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
+        positive = Signal(n)
+        m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
+        m.d.comb += [
+            generators.start.eq(self.seed_start),
+            generators.seed.eq(self.seed),
+            generators.step.eq(Mux(gate, drain.step, 0)),
+            narrow.shift.eq(self.narrow_shift),
+            narrow.rounding.eq(f.rounding),
+            scale.shift.eq(self.update_shift),
+            scale.rounding.eq(f.update_rounding),
+            mask.enable.eq(delay(m, reads_of[Memory.ACT] & backward, RAW + 1, "masking")[-1]),
+            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
+            *(mask.i[k].eq(positive[k]) for k in range(n)),
+            drain.start.eq(self.begin),
+            drain.fields.eq(f),
+            drain.narrow_shift.eq(narrow.o),
+            drain.update_shift.eq(scale.o),
+            drain.delta_fit.low.eq((1 << (drain.delta_bits - 1)) - 1),
+            drain.delta_fit.sign.eq(1 << (drain.delta_bits - 1)),
+            drain.valid.eq(pop.valid),
+            drain.col_lanes.eq(pop.col_lanes),
+            *(drain.mask[k].eq(mask.o[k]) for k in range(n)),
+            *(drain.row[k].eq(Mux(loss_op, unit.acc[k], array.row[k])) for k in range(n)),
+            drain.r0.eq(generators.r0),
+            drain.r1.eq(generators.r1),
+            self.spread.eq(drain.spread),
+            self.clipped.eq(drain.clipped),
+        ]
+
+        # The way back.
+        m.submodules.transfer = transfer = Transfer(params, self._widest, drain.delta_bits)
+        drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
+        pop_go = last[STEP_TO_DRAIN - 1] | unit.go
+        writing, credit = NARROW_LATENCY + 1, Signal(range(SLOTS + 1), init=SLOTS)
+        go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
+        accepted = self.beat_valid & self.beat_ready
+        asked = store & beats.more & (credit != 0)
+        m.d.comb += [
+            pop.go.eq(pop_go),
+            self.beat_ready.eq(load & beats.more),
+            beats.step.eq(accepted | asked),
+            writer.go.eq(Mux(load, accepted, Mux(update, go[writing + UPDATE_LATENCY], go[writing]))),
+            reader.go.eq(
+                Mux(
+                    store,
+                    asked,
+                    Mux(
+                        update,
+                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - WORDS],
+                        last[STEP_TO_DRAIN - 1 - MASK_LATENCY],
+                    ),
+                )
+            ),
+            transfer.fields.eq(f),
+            transfer.value.eq(drain.value),
+            transfer.delta.eq(drain.delta),
+            transfer.beat_in.as_value().eq(self.beat_in),
+            transfer.valid.eq(writer.valid),
+            transfer.row.eq(writer.row),
+            transfer.address.eq(writer.address),
+            transfer.col_lanes.eq(writer.col_lanes),
+            transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row")[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes")[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last")[-1]),
+            self.beat_out_valid.eq(transfer.beat_valid),
+            self.beat_out.eq(transfer.beat),
+            self.unfit.eq(transfer.unfit),
+        ]
+        m.d.sync += credit.eq(credit + self.taken - asked)
+        for k in range(n):
+            words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
+            m.d.sync += transfer.words[k].eq(Mux(update, wgt.o[k], words))
+
+        target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        for name, bank in banks.items():
+            m.d.comb += [
+                bank.write.enable.eq(Mux(transfer.write & (target == name), transfer.write_lanes, 0)),
+                bank.write.address.eq(transfer.write_address),
+                *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
+            ]
+
+        # The end: the last row was popped, or taken, or sent.
+        tail = Signal(range(timing.UPDATE_TO_MEMORY + 1))
+        with m.If(pop.valid & pop.last):
+            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY))
+        with m.Elif(load & writer.valid & writer.last):
+            m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
+        with m.Elif(tail != 0):
+            m.d.sync += tail.eq(tail - 1)
+        m.d.comb += self.finish.eq((tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered))
+        return m
+
+    @property
+    def _widest(self) -> int:
+        """Bits of a narrowed element."""
+        p = self.params
+        return max(p.activation_bits, p.error_bits, p.gradient_bits)

@@ -1,0 +1,148 @@
+"""Scale registers, and what an instruction derives from them: shifts, the bias operand, the next exponent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import Opcode
+from insitu.arch.loss import FRACTION_BITS, LOG2E_BITS, PROBABILITY_BITS, SCALE_SHIFT_MAX, SCALE_SHIFT_MIN
+from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
+from insitu.arch.params import SCALES
+from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay
+
+
+class ScaleRegisters(wiring.Component):
+    """SCALES registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
+
+    bus_*, core_*: two readers, combinational, and two writers. The bus goes first; the core's write waits a cycle then.
+    """
+
+    def __init__(self) -> None:
+        bits = (SCALES - 1).bit_length()
+        super().__init__(
+            {
+                "bus_index": In(bits),
+                "bus_write": In(1),
+                "bus_data": In(16),
+                "bus_o": Out(16),
+                "core_index": In(bits),
+                "core_o": Out(16),
+                "core_write": In(1),
+                "core_write_index": In(bits),
+                "core_data": In(16),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.registers = registers = memory.Memory(shape=16, depth=SCALES, init=[])
+        write = registers.write_port()
+        bus, core = registers.read_port(domain="comb"), registers.read_port(domain="comb")
+        written = Signal(SCALES)
+        waiting, index, value = Signal(), Signal.like(self.core_write_index), Signal(16)
+        with m.If(self.core_write):
+            m.d.sync += [waiting.eq(1), index.eq(self.core_write_index), value.eq(self.core_data)]
+        with m.Elif(~self.bus_write):
+            m.d.sync += waiting.eq(0)
+        m.d.comb += [
+            write.addr.eq(Mux(self.bus_write, self.bus_index, index)),
+            write.data.eq(Mux(self.bus_write, self.bus_data, value)),
+            write.en.eq(self.bus_write | waiting),
+            bus.addr.eq(self.bus_index),
+            core.addr.eq(self.core_index),
+            self.bus_o.eq(Mux(written.bit_select(self.bus_index, 1), bus.data, 0)),
+            self.core_o.eq(Mux(written.bit_select(self.core_index, 1), core.data, 0)),
+        ]
+        with m.If(write.en):
+            m.d.sync += written.bit_select(write.addr, 1).eq(1)
+        return m
+
+
+class Exponents(wiring.Component):
+    """Reads an instruction's scale registers and derives everything static.
+
+    slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. The outputs are registers, right SETTLE
+    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. following:
+    range_exponent of `spread`, or `target` where it is zero, four cycles after spread.
+    """
+
+    SETTLE = 6
+
+    def __init__(self, activation_bits: int, spread_bits: int) -> None:
+        self.activation_bits, self.spread_bits = activation_bits, spread_bits
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "slot": In(range(5)),
+                "index": Out((SCALES - 1).bit_length()),
+                "scale": In(16),
+                "narrow_shift": Out(signed(7)),
+                "update_shift": Out(signed(7)),
+                "loss_shift": Out(6),
+                "bias": Out(activation_bits),
+                "target": Out(signed(8)),
+                "spread": In(spread_bits),
+                "following": Out(signed(8)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        f = self.fields
+        sd, sa, sb, sm = (Signal(signed(8), name=name) for name in ("sd", "sa", "sb", "sm"))
+        scale, again = Signal(16), Signal()
+        m.d.comb += self.target.eq(sd)
+        m.d.sync += [
+            self.index.eq(Array([f.sd, f.sd, f.sa, f.sb, f.sm])[self.slot]),
+            scale.eq(self.scale),
+            again.eq(f.track & (self.index == f.sd)),
+        ]
+        exponent, following = scale[:8].as_signed(), scale[8:].as_signed()
+        slot = delay(m, self.slot, 2, "slot")[-1]
+        with m.Switch(slot):
+            with m.Case(1):
+                m.d.sync += sd.eq(Mux(f.track, following, exponent))
+            for slot, register in ((2, sa), (3, sb), (4, sm)):
+                with m.Case(slot):
+                    m.d.sync += register.eq(Mux(again, sd, exponent))
+
+        is_forward, is_loss, partial = Signal(), Signal(), Signal(signed(11))
+        weight_shift = Signal(5)
+        source, update, bias, scaling = (
+            Signal(signed(11), name=name) for name in ("source", "update", "bias_shift", "scaling")
+        )
+        m.d.sync += [
+            is_forward.eq(f.opcode == Opcode.FORWARD),
+            is_loss.eq(f.opcode == Opcode.LOSS),
+            weight_shift.eq(Mux((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD), f.weight_shift, 0)),
+            partial.eq(Mux(is_loss, -PROBABILITY_BITS, sa + weight_shift)),
+            source.eq(sb + partial),
+            update.eq(sm - sd + f.lr_shift),
+            bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
+            scaling.eq(LOG2E_BITS - FRACTION_BITS - sa),
+        ]
+        raw = Signal(signed(12))
+        m.d.sync += [
+            raw.eq(sd - source),
+            self.narrow_shift.eq(clamped(raw, SHIFT_MIN, SHIFT_MAX)),
+            self.update_shift.eq(clamped(update, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)),
+            self.bias.eq(Const(1, self.activation_bits) << clamped(bias, 0, self.activation_bits - 2)[:4]),
+            self.loss_shift.eq(clamped(scaling, SCALE_SHIFT_MIN, SCALE_SHIFT_MAX) - SCALE_SHIFT_MIN),
+        ]
+
+        bits = Signal(range(self.spread_bits + 1))
+        above = Signal(signed(8))
+        next_exponent = Signal(signed(12))
+        some = Signal(2)
+        m.d.sync += [
+            bits.eq(bit_length(self.spread)),
+            above.eq(bits + 1 - f.width),
+            next_exponent.eq(source + Mux(above > 0, above, 0)),
+            some.eq(Cat(bits != 0, some[0])),
+            self.following.eq(Mux(some[1], clamped(next_exponent, EXPONENT_MIN, EXPONENT_MAX), sd)),
+        ]
+        return m

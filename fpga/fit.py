@@ -1,0 +1,85 @@
+"""Fitting a number into fewer bits: saturate or wrap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.fpga.common import low_mask
+
+#: From a width to the control of all lanes' `Fit`.
+CONTROL_LATENCY = 2
+
+
+class FitLayout(data.StructLayout):
+    """What all lanes' `Fit` share: low: the width - 1 low bits of a fitted value; sign: the bit above; wrap."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__({"low": unsigned(bits), "sign": unsigned(bits), "wrap": unsigned(1)})
+
+
+def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
+    """A `FitLayout` from a width and an overflow, CONTROL_LATENCY cycles later."""
+    bits = len(control.low)
+    held = Signal(6)
+    m.d.sync += [
+        held.eq(width - 1),
+        control.low.eq(low_mask(held, bits)),
+        control.sign.eq(Cat(held == bit for bit in range(bits))),
+        control.wrap.eq(wrap),
+    ]
+
+
+class Fit(wiring.Component):
+    """`fit` of arch/numbers.py: i of `bits_in` bits into `width` <= `bits_out` bits, as `control` says.
+
+    o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle while `enable`,
+    no back pressure. Tested against arch/ on 4 to 60 bits.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, bits_in: int, bits_out: int) -> None:
+        self.bits_in, self.bits_out = max(bits_in, bits_out), bits_out
+        super().__init__(
+            {
+                "enable": In(1),
+                "control": In(FitLayout(bits_out)),
+                "i": In(signed(bits_in)),
+                "o": Out(signed(bits_out)),
+                "changed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        value = Signal(signed(self.bits_in))
+        m.d.comb += value.eq(self.i)
+        negative = value[-1]
+        low = value[: self.bits_out]
+        sign_bits = negative.replicate(self.bits_out)
+
+        held, over, below, second = Signal(self.bits_out), Signal(), Signal(), Signal()
+        m.d.sync += second.eq(self.enable)
+        with m.If(self.enable):
+            above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
+            m.d.sync += [
+                held.eq(low),
+                below.eq(negative),
+                over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
+            ]
+        with m.If(second):
+            wrapped = (held & self.control.low) | (
+                (held & self.control.sign).any().replicate(self.bits_out) & ~self.control.low
+            )
+            limit = self.control.low ^ below.replicate(self.bits_out)
+            m.d.sync += [
+                self.o.eq(Mux(over, Mux(self.control.wrap, wrapped, limit), held)),
+                self.changed.eq(over),
+            ]
+        with m.Else():
+            m.d.sync += self.changed.eq(0)
+        return m

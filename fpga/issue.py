@@ -1,0 +1,111 @@
+"""The steps of a pass: which column or row of each operand is read in which cycle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import Opcode
+from insitu.fpga.common import FieldsLayout
+from insitu.fpga.tiles import TileCounter
+
+
+class StepLayout(data.StructLayout):
+    """One step k of a tile. a, b: addresses. restart: k is 0; last: k is depth - 1; turn: k mod N, the rotation."""
+
+    def __init__(self, n: int, bits: int) -> None:
+        super().__init__(
+            {
+                "valid": unsigned(1),
+                "restart": unsigned(1),
+                "last": unsigned(1),
+                "turn": unsigned(n.bit_length() - 1),
+                "a": unsigned(bits),
+                "b": unsigned(bits),
+            }
+        )
+
+
+class Issue(wiring.Component):
+    """Issues the steps of a pass, tile after tile, one a cycle.
+
+    start: takes the fields; the first step is on `step` two cycles after, and `work` (its useful
+    multiply-accumulates, rows x columns, else 0) a cycle later. The last step of a tile waits until the tile before
+    has left the drain registers: tile period max(K, rows of the tile before). No back pressure beside that.
+
+    Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
+    N steps. Row access else: one pitch further every step.
+    """
+
+    def __init__(self, n: int, bits: int) -> None:
+        self.n, self.bits = n, bits
+        super().__init__(
+            {
+                "start": In(1),
+                "fields": In(FieldsLayout),
+                "step": Out(StepLayout(n, bits)),
+                "work": Out(range(n * n + 1)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, f, step = self.n, self.fields, self.step
+        log = n.bit_length() - 1
+        m.submodules.tiles = tiles = TileCounter(n)
+        a_column, b_column = Signal(), Signal()
+        m.d.sync += [a_column.eq(f.opcode != Opcode.UPDATE), b_column.eq(f.opcode == Opcode.FORWARD)]
+
+        running, first = Signal(), Signal()
+        height, width = Signal(range(n + 1)), Signal(range(n + 1))
+        left, hold = Signal(16), Signal(range(n + 1))
+        turn = Signal(log)
+        a, a_tile, b, b_tile = (Signal(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
+        last = left == 1
+        issued, ends = Signal(), Signal()
+        a_next, b_next = Signal(self.bits), Signal(self.bits)
+        m.d.comb += [
+            issued.eq(running & (~last | (hold == 0))),
+            ends.eq(issued & last),
+            a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + Mux(a_column, f.a_pitch << log, 1))),
+            b_next.eq(Mux(tiles.bottom, b_tile + Mux(b_column, f.b_pitch << log, 1), b_tile)),
+            tiles.start.eq(self.start),
+            tiles.rows.eq(f.rows),
+            tiles.cols.eq(f.cols),
+            tiles.step.eq(ends),
+        ]
+        with m.If(ends):
+            m.d.sync += hold.eq(tiles.count - 1)
+        with m.Elif(hold != 0):
+            m.d.sync += hold.eq(hold - 1)
+
+        with m.If(self.start):
+            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), turn.eq(0), hold.eq(0)]
+            m.d.sync += [a.eq(f.a_base), a_tile.eq(f.a_base), b.eq(f.b_base), b_tile.eq(f.b_base)]
+        with m.Elif(ends):
+            m.d.sync += [running.eq(~tiles.last), first.eq(1), left.eq(f.depth), turn.eq(0)]
+            m.d.sync += [a.eq(a_next), a_tile.eq(a_next), b.eq(b_next), b_tile.eq(b_next)]
+        with m.Elif(issued):
+            wraps = turn == n - 1
+            m.d.sync += [first.eq(0), left.eq(left - 1), turn.eq(turn + 1)]
+            m.d.sync += [
+                a.eq(a + Mux(a_column, wraps, f.a_pitch)),
+                b.eq(b + Mux(b_column, wraps, f.b_pitch)),
+            ]
+
+        m.d.sync += step.valid.eq(issued)
+        with m.If(issued):
+            m.d.sync += [
+                step.restart.eq(first),
+                step.last.eq(last),
+                step.turn.eq(turn),
+                step.a.eq(a),
+                step.b.eq(b),
+                height.eq(tiles.count),
+                width.eq(tiles.cols_valid),
+            ]
+        m.d.sync += self.work.eq(Mux(step.valid, height * width, 0))
+        return m

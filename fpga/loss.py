@@ -1,0 +1,254 @@
+"""The loss unit: softmax by base-2 exponentials and one bit-serial division a lane, weighed, less the targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
+from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
+from insitu.fpga.common import FieldsLayout, delay, lanes
+
+#: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
+GAP = LOSS_ROW // 2
+
+
+class LossWalk(wiring.Component):
+    """The reads of LOSS: each row's blocks for the maximum, for the sum, then one by one for the divisions.
+
+    start: takes the fields; reads follow from the next cycle on. read: `a` and `b` are addresses of a block, `row` its
+    row modulo N; phase 0, 1 or 2 of that read; first: of its phase; ragged: the row's last block.
+    """
+
+    def __init__(self, n: int, bits: int) -> None:
+        self.n, self.bits = n, bits
+        super().__init__(
+            {
+                "start": In(1),
+                "fields": In(FieldsLayout),
+                "read": Out(1),
+                "phase": Out(2),
+                "first": Out(1),
+                "ragged": Out(1),
+                "a": Out(bits),
+                "b": Out(bits),
+                "row": Out(n.bit_length() - 1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        f = self.fields
+        running, pause = Signal(), Signal(range(LOSS_DIVIDE))
+        rows_left, cols_left = Signal(16), Signal(16)
+        a_row, b_row = Signal(self.bits), Signal(self.bits)
+        m.d.comb += [self.ragged.eq(cols_left <= self.n), self.read.eq(running & (pause == 0))]
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(self.start):
+            m.d.sync += [running.eq(1), pause.eq(0), self.phase.eq(0), self.first.eq(1), self.row.eq(0)]
+            m.d.sync += [rows_left.eq(f.rows), cols_left.eq(f.cols)]
+            m.d.sync += [self.a.eq(f.a_base), a_row.eq(f.a_base), self.b.eq(f.b_base), b_row.eq(f.b_base)]
+        with m.Elif(self.read):
+            with m.If(self.phase == 2):
+                m.d.sync += pause.eq(LOSS_DIVIDE - 1)
+            m.d.sync += self.first.eq(self.ragged)
+            with m.If(~self.ragged):
+                m.d.sync += [self.a.eq(self.a + 1), self.b.eq(self.b + 1), cols_left.eq(cols_left - self.n)]
+            with m.Else():
+                m.d.sync += cols_left.eq(f.cols)
+                with m.If(self.phase != 2):
+                    m.d.sync += [pause.eq(GAP), self.phase.eq(self.phase + 1), self.a.eq(a_row), self.b.eq(b_row)]
+                with m.Else():
+                    a_below, b_below = a_row + f.a_pitch, b_row + f.b_pitch
+                    m.d.sync += [self.phase.eq(0), self.a.eq(a_below), a_row.eq(a_below)]
+                    m.d.sync += [self.b.eq(b_below), b_row.eq(b_below)]
+                    m.d.sync += [self.row.eq(self.row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
+        return m
+
+
+class Loss(wiring.Component):
+    """softmax(z) * sum(t) - t of docs/arithmetic.md on N lanes.
+
+    shift: of the scaled logits, 8 more than in the contract, 0 to 39; static. valid: z and t hold a block read in
+    `phase`; lanes: its valid lanes; first: the phase's first block. Blocks of phase 2 come LOSS_DIVIDE or more cycles
+    apart. go: a block's result is in `acc` from the next cycle on, DIVIDE_LATENCY cycles after its `valid`; invalid
+    lanes hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits'
+    width. 47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to
+    arch/loss.py.
+    """
+
+    #: From z to its exponential: scaling 3, shift 2, difference 1, exponential 1.
+    EXP_LATENCY = 7
+    #: From z to `acc`: a cycle to load, a bit a cycle, one to round, one to add.
+    DIVIDE_LATENCY = EXP_LATENCY + 1 + PROBABILITY_BITS + 1 + 1 + 1
+
+    def __init__(self, n: int, z_bits: int, t_bits: int) -> None:
+        self.n, self.z_bits, self.t_bits = n, z_bits, t_bits
+        self.acc_bits = t_bits + SUM_BITS + PROBABILITY_BITS + 1
+        super().__init__(
+            {
+                "shift": In(6),
+                "valid": In(1),
+                "phase": In(2),
+                "first": In(1),
+                "lanes": In(n),
+                "z": In(lanes(signed(z_bits), n)),
+                "t": In(lanes(signed(t_bits), n)),
+                "go": Out(1),
+                "acc": Out(lanes(signed(self.acc_bits), n)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n = self.n
+
+        # The row's largest logit, one level of comparators a cycle.
+        level: list[Value] = []
+        for k in range(n):
+            masked = Signal(signed(self.z_bits), name=f"masked_{k}")
+            m.d.comb += masked.eq(Mux(self.lanes[k], self.z[k], Const(-(1 << (self.z_bits - 1)), signed(self.z_bits))))
+            level.append(masked)
+        depth = 0
+        while len(level) > 1:
+            depth += 1
+            above = []
+            for k in range(len(level) // 2):
+                larger = Signal(signed(self.z_bits), name=f"larger_{depth}_{k}")
+                x, y = level[2 * k], level[2 * k + 1]
+                m.d.sync += larger.eq(Mux(x > y, x, y))
+                above.append(larger)
+            level = above
+        largest = Signal(signed(self.z_bits))
+        compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
+        fresh = delay(m, self.first, depth, "fresh")[-1]
+        with m.If(compared & (fresh | (level[0] > largest))):
+            m.d.sync += largest.eq(level[0])
+
+        top = self._scaled(m, largest, [Const(1)] * 5, "top")
+        enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
+        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes")
+        phase = delay(m, self.phase, self.EXP_LATENCY, "phase")
+        first = delay(m, self.first, self.EXP_LATENCY, "first")
+        exponentials = [self._exponential(m, k, top, enable, valid_lanes) for k in range(n)]
+
+        # Their sum.
+        sums: list[Value] = list(exponentials)
+        depth = 0
+        while len(sums) > 1:
+            depth += 1
+            above = []
+            for k in range(len(sums) // 2):
+                pair = Signal(EXP_BITS + 1 + depth, name=f"pair_{depth}_{k}")
+                m.d.sync += pair.eq(sums[2 * k] + sums[2 * k + 1])
+                above.append(pair)
+            sums = above
+        total = Signal(31)
+        summed = delay(m, enable[-1] & (phase[-1] == 1), depth, "summed")[-1]
+        begins = delay(m, first[-1], depth, "begins")[-1]
+        with m.If(summed):
+            m.d.sync += total.eq(Mux(begins, 0, total) + sums[0])
+
+        # The sum of the targets, wrapped.
+        parts: list[Value] = []
+        for k in range(n):
+            part = Signal(signed(self.t_bits), name=f"part_{k}")
+            m.d.comb += part.eq(Mux(self.lanes[k], self.t[k], 0))
+            parts.append(part)
+        depth = 0
+        while len(parts) > 1:
+            depth += 1
+            above = []
+            for k in range(len(parts) // 2):
+                both = Signal(signed(self.t_bits + depth), name=f"both_{depth}_{k}")
+                m.d.sync += both.eq(parts[2 * k] + parts[2 * k + 1])
+                above.append(both)
+            parts = above
+        weight = Signal(signed(self.t_bits + SUM_BITS))
+        weighing = delay(m, self.valid & (self.phase == 1), depth, "weighing")[-1]
+        opens = delay(m, self.first, depth, "opens")[-1]
+        with m.If(weighing):
+            m.d.sync += weight.eq(Mux(opens, 0, weight) + parts[0])
+
+        # The divisions: PROBABILITY_BITS + 1 bits of the quotient, then twice the remainder against the sum rounds it.
+        # A bit is added a cycle after it was found; the first and the rounding one without doubling what was there.
+        load = enable[-1] & (phase[-1] == 2)
+        bits = PROBABILITY_BITS + 2
+        left = Signal(range(bits + 1))
+        opening, adding, doubling = Signal(), Signal(), Signal()
+        with m.If(load):
+            m.d.sync += left.eq(bits)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        m.d.sync += [
+            opening.eq(load),
+            adding.eq(left != 0),
+            doubling.eq((left != bits) & (left != 1)),
+            self.go.eq(left == 1),
+        ]
+        for k in range(n):
+            target = Signal(signed(self.t_bits), name=f"target_{k}")
+            remainder = Signal(32, name=f"remainder_{k}")
+            trial = Signal(33, name=f"trial_{k}")
+            found = Signal(name=f"found_{k}")
+            m.d.comb += trial.eq(remainder - total)
+            with m.If(self.valid & (self.phase == 2)):
+                m.d.sync += target.eq(self.t[k])
+            with m.If(load):
+                m.d.sync += remainder.eq(exponentials[k])
+            with m.Elif(left != 0):
+                m.d.sync += [remainder.eq(Mux(trial[-1], remainder, trial[:32]) << 1), found.eq(~trial[-1])]
+            with m.If(opening):
+                m.d.sync += self.acc[k].eq(-target)
+            with m.Elif(adding):
+                m.d.sync += self.acc[k].eq(Mux(doubling, self.acc[k] << 1, self.acc[k]) + Mux(found, weight, 0))
+        return m
+
+    def _scaled(self, m: Module, z: Value, enable: list[Value], name: str) -> Signal:
+        """(z * 47274 << 8) >> shift, five cycles."""
+        wide = self.z_bits + 16
+        five, twenty_four = (
+            Signal(signed(self.z_bits + 3), name=f"{name}_5"),
+            Signal(signed(self.z_bits + 5), name=f"{name}_24"),
+        )
+        eighty_five = Signal(signed(self.z_bits + 7), name=f"{name}_85")
+        twenty_three, one = Signal(signed(self.z_bits + 5), name=f"{name}_23"), Signal.like(z, name=f"{name}_1")
+        product = Signal(signed(wide), name=f"{name}_product")
+        coarse, fine = (
+            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_coarse"),
+            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_fine"),
+        )
+        shift = self.shift
+        with m.If(enable[0]):
+            m.d.sync += [five.eq(z + (z << 2)), twenty_four.eq((z << 3) + (z << 4)), one.eq(z)]
+        with m.If(enable[1]):
+            m.d.sync += [eighty_five.eq(five + (five << 4)), twenty_three.eq(twenty_four - one)]
+        with m.If(enable[2]):
+            m.d.sync += product.eq((twenty_three << 11) + (eighty_five << 1))
+        with m.If(enable[3]):
+            m.d.sync += coarse.eq(Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed() >> Cat(Const(0, 3), shift[3:]))
+        with m.If(enable[4]):
+            m.d.sync += fine.eq(coarse >> shift[:3])
+        return fine
+
+    def _exponential(self, m: Module, k: int, top: Signal, enable: list[Value], valid: list[Value]) -> Signal:
+        s = self._scaled(m, self.z[k], enable, f"s_{k}")
+        d = Signal(signed(len(s) + 1), name=f"d_{k}")
+        v = Signal(EXP_BITS + 1, name=f"v_{k}")
+        with m.If(enable[5]):
+            m.d.sync += d.eq(s - top)
+        # d < 0: 2**(i + f) with i = -(n + 1); beyond n = 15 nothing is left.
+        fraction, n = d[:FRACTION_BITS], ~d[FRACTION_BITS:]
+        shifted = (Cat(fraction, Const(1, 1)) << (EXP_BITS - FRACTION_BITS - 1))[:EXP_BITS] >> n[:4]
+        with m.If(enable[6]):
+            with m.If(~valid[6][k]):
+                m.d.sync += v.eq(0)
+            with m.Elif(~d[-1]):
+                m.d.sync += v.eq(1 << EXP_BITS)
+            with m.Else():
+                m.d.sync += v.eq(Mux(n[4:].any(), 0, shifted))
+        return v

@@ -1,0 +1,93 @@
+"""A banked memory with its address generator: rows and columns of a skewed matrix, one a cycle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.fpga.common import lanes
+
+
+def address_bits(depth: int) -> int:
+    """Bits that address a memory."""
+    return max(1, (depth - 1).bit_length())
+
+
+def read_request(bits: int) -> wiring.Signature:
+    """A read of N elements.
+
+    address: of a row's block; of a column's element in the first row of a tile. column: N rows of one column instead of
+    N columns of one row. restart: this is column 0; columns after it come in order, one a request.
+    """
+    return wiring.Signature({"enable": Out(1), "address": Out(bits), "column": Out(1), "restart": Out(1)})
+
+
+class BankedMemory(wiring.Component):
+    """N banks of `depth` words, one read port and one write port each (arch/layout.py has the layout).
+
+    read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
+    row i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made
+    in the N cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable`
+    names. A word read while it is written comes as it was. No back pressure. Contents survive a reset. Tested for N
+    of 4 to 16, any pitch, depths that are no power of two.
+    """
+
+    READ_LATENCY = 3
+
+    def __init__(self, n: int, depth: int, width: int) -> None:
+        self.n, self.depth, self.width = n, depth, width
+        self.bits = address_bits(depth)
+        #: The banks; a simulation may look into their `data`.
+        self.banks = [memory.Memory(shape=width, depth=depth, init=[]) for _ in range(n)]
+        super().__init__(
+            {
+                "read": In(read_request(self.bits)),
+                "build": In(1),
+                "pitch": In(12),
+                "o": Out(lanes(signed(width), n)),
+                "write": In(
+                    wiring.Signature(
+                        {"enable": Out(n), "address": Out(self.bits), "data": Out(lanes(signed(width), n))}
+                    )
+                ),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, read = self.n, self.read
+
+        multiple = Signal(self.bits)
+        table = [Signal(self.bits, name=f"table_{i}") for i in range(n)]
+        ring = [Signal(self.bits, name=f"ring_{i}") for i in range(n)]
+        with m.If(self.build):
+            m.d.sync += multiple.eq(multiple + self.pitch)
+            m.d.sync += [table[i].eq(table[i + 1] if i + 1 < n else multiple) for i in range(n)]
+        with m.Else():
+            m.d.sync += multiple.eq(0)
+
+        active, captured = Signal(), Signal()
+        m.d.sync += [active.eq(read.enable), captured.eq(active)]
+        address = [Signal(self.bits, name=f"address_{i}") for i in range(n)]
+        with m.If(read.enable):
+            offsets = [Mux(read.restart, table[i], ring[i]) for i in range(n)]
+            m.d.sync += [address[i].eq(read.address + Mux(read.column, offsets[i], 0)) for i in range(n)]
+            with m.If(read.column):
+                m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
+
+        for i, bank in enumerate(self.banks):
+            m.submodules[f"bank_{i}"] = bank
+            reader, writer = bank.read_port(), bank.write_port()
+            m.d.comb += [
+                reader.addr.eq(address[i]),
+                reader.en.eq(active),
+                writer.addr.eq(self.write.address),
+                writer.data.eq(self.write.data[i]),
+                writer.en.eq(self.write.enable[i]),
+            ]
+            with m.If(captured):
+                m.d.sync += self.o[i].eq(reader.data)
+        return m

@@ -1,0 +1,122 @@
+"""From words in bank order to the array's operands: weights rounded, banks turned to lanes, bias and zeros put in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.arch.numbers import Rounding
+from insitu.arch.params import CoreParams
+from insitu.fpga.common import FieldsLayout, delay, lanes, low_mask
+from insitu.fpga.fit import drive_fit
+from insitu.fpga.rotate import Rotator
+from insitu.fpga.tiles import TileCounter
+from insitu.fpga.weights import WeightPort
+
+
+class Operands(wiring.Component):
+    """Both operands of a step, and the lanes that LOSS sees.
+
+    start: a pass begins; its tiles are walked by `last`. valid, last, turn: a step whose masters are in `wgt_words`
+    now, and whose words of ACT and ERR will be in `act_words` and `err_words` WeightPort.LATENCY cycles later; turn
+    is its column or row modulo N. o_valid, o_last, a, b: its operands, LATENCY cycles after `valid`: lanes without a
+    row or column are zero, the bias operand stands in FORWARD's last step and in UPDATE's last column. looked,
+    looked_row: a block of LOSS is in `act_words` and `err_words` now; it is in the lanes z and t Rotator.LATENCY
+    cycles later. One step or block a cycle, no back pressure.
+    """
+
+    LATENCY = WeightPort.LATENCY + Rotator.LATENCY + 1
+
+    def __init__(self, params: CoreParams) -> None:
+        self.params = params
+        n = params.n
+        self.act_bits, self.err_bits = params.word_bits(Memory.ACT), params.word_bits(Memory.ERR)
+        self.a_bits = max(self.act_bits, self.err_bits)
+        self.b_bits = max(self.act_bits, params.weight_bits)
+        turn = n.bit_length() - 1
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "bias": In(params.activation_bits),
+                "start": In(1),
+                "valid": In(1),
+                "last": In(1),
+                "turn": In(turn),
+                "looked": In(1),
+                "looked_row": In(turn),
+                "act_words": In(lanes(signed(self.act_bits), n)),
+                "err_words": In(lanes(signed(self.err_bits), n)),
+                "wgt_words": In(lanes(signed(params.master_bits), n)),
+                "o_valid": Out(1),
+                "o_last": Out(1),
+                "a": Out(lanes(signed(self.a_bits), n)),
+                "b": Out(lanes(signed(self.b_bits), n)),
+                "z": Out(lanes(signed(self.act_bits), n)),
+                "t": Out(lanes(signed(self.err_bits), n)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, f = self.params.n, self.fields
+        forward, update, loss, weights = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            forward.eq(f.opcode == Opcode.FORWARD),
+            update.eq(f.opcode == Opcode.UPDATE),
+            loss.eq(f.opcode == Opcode.LOSS),
+            weights.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD)),
+        ]
+        valid = delay(m, self.valid, self.LATENCY, "valid")
+        last = delay(m, self.last & self.valid, self.LATENCY, "last")
+        turn = delay(m, self.turn, WeightPort.LATENCY, "turn")
+
+        m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
+        dropped = Signal(signed(6))
+        m.d.comb += [port.enable.eq(self.valid & weights), port.i.eq(self.wgt_words)]
+        m.d.sync += [
+            dropped.eq(f.weight_shift - 1),
+            port.control.shift.eq(f.weight_shift),
+            port.control.below.eq(low_mask(dropped, 31)),
+            port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
+        ]
+        drive_fit(m, port.fit, f.weight_width, 0)
+
+        m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
+        m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
+        for rotator in (a_lanes, b_lanes):
+            m.d.comb += [
+                rotator.enable.eq(valid[WeightPort.LATENCY] | self.looked),
+                rotator.amount.eq(Mux(loss, self.looked_row, turn[-1])),
+            ]
+        for k in range(n):
+            m.d.comb += [
+                a_lanes.i[k].eq(Mux(forward | loss, self.act_words[k], self.err_words[k])),
+                b_lanes.i[k].eq(Mux(weights, port.o[k], Mux(loss, self.err_words[k], self.act_words[k]))),
+                self.z[k].eq(a_lanes.o[k]),
+                self.t[k].eq(b_lanes.o[k]),
+            ]
+
+        m.submodules.tiles = tiles = TileCounter(n)
+        m.d.comb += [
+            tiles.start.eq(self.start),
+            tiles.rows.eq(f.rows),
+            tiles.cols.eq(f.cols),
+            tiles.step.eq(last[-2]),
+            self.o_valid.eq(valid[-1]),
+            self.o_last.eq(last[-1]),
+        ]
+        with m.If(valid[-2]):
+            bias_step, bias_column = forward & f.bias & last[-2], update & f.bias
+            for k in range(n):
+                a = Mux(bias_step, self.bias, a_lanes.o[k])
+                b = Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k])
+                m.d.sync += [
+                    self.a[k].eq(Mux(tiles.row_lanes[k], a, 0)),
+                    self.b[k].eq(Mux(tiles.col_lanes[k], b, 0)),
+                ]
+        return m

@@ -1,0 +1,83 @@
+"""The lanes' random bits: two xorshift generators each, seeded by a pipelined hash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.generator import GOLDEN, MIX_STAGES, STREAMS
+from insitu.fpga.common import lanes
+
+
+def xorshift(state: Value) -> Value:
+    """One step of the generator of arch/generator.py on a 32-bit value."""
+    state = state ^ (state << 13)[:32]
+    state = state ^ (state >> 17)
+    return state ^ (state << 5)[:32]
+
+
+def _mix(stage: int, a: Value) -> Value:
+    """A line of `mix` of arch/generator.py."""
+    return [
+        lambda: a + 0x7ED55D16 + (a << 12),
+        lambda: a ^ 0xC761C23C ^ (a >> 19),
+        lambda: a + 0x165667B1 + (a << 5),
+        lambda: (a + 0xD3A2646C) ^ (a << 9),
+        lambda: a + 0xFD7046C5 + (a << 3),
+        lambda: a ^ 0xB55A4F09 ^ (a >> 16),
+    ][stage]()[:32]
+
+
+class LaneGenerators(wiring.Component):
+    """Generators (lane, stream) for N lanes.
+
+    start: seeds all from `seed`, taking STREAMS * N + MIX_STAGES cycles from the next one on, one generator a cycle.
+    step: bit s steps the generators of stream s; `r0` and `r1` hold the new states from the next cycle on. Neither
+    `step` nor another `start` may come while seeding. Equal to arch/generator.py.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        super().__init__(
+            {
+                "start": In(1),
+                "seed": In(32),
+                "step": In(STREAMS),
+                "r0": Out(lanes(32, n)),
+                "r1": Out(lanes(32, n)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        count = STREAMS * self.n
+        left = Signal(range(count + 1))
+        valid = Signal(MIX_STAGES)
+        origin = Signal(32)
+        with m.If(self.start):
+            m.d.sync += [left.eq(count), origin.eq(self.seed + GOLDEN)]
+        with m.Elif(left != 0):
+            m.d.sync += [left.eq(left - 1), origin.eq(origin + GOLDEN)]
+
+        mixed: Value = origin
+        m.d.sync += valid.eq((valid << 1) | (left != 0))
+        for stage in range(MIX_STAGES):
+            late = Signal(32, name=f"mix_{stage}")
+            with m.If((left != 0) if stage == 0 else valid[stage - 1]):
+                m.d.sync += late.eq(_mix(stage, mixed))
+            mixed = late
+
+        # Generator 2 * lane + stream; seeds shift through from the last one down.
+        states = [Signal(32, name=f"state_{k}") for k in range(count)]
+        seed = Mux(mixed == 0, Const(GOLDEN, 32), mixed)
+        for k, state in enumerate(states):
+            with m.If(valid[-1]):
+                m.d.sync += state.eq(states[k + 1] if k + 1 < count else seed)
+            with m.Elif(self.step[k % STREAMS]):
+                m.d.sync += state.eq(xorshift(state))
+        for lane in range(self.n):
+            m.d.comb += [self.r0[lane].eq(states[STREAMS * lane]), self.r1[lane].eq(states[STREAMS * lane + 1])]
+        return m

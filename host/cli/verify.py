@@ -1,0 +1,80 @@
+"""`insitu verify`: the core's RTL beside the emulator, instruction by instruction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Seed, console, emit
+from insitu.host.cli.program import Classes, InShape, _shape
+
+
+def verify(
+    model: Model = "mlp:784-100-50-10",
+    core: Core = "edge8",
+    format: Format = "w8a8e8g8",  # the option's name
+    exponents: Exponents = "delayed",
+    batch: Batch = 20,
+    steps: Annotated[int, typer.Option(min=0, help="Training steps.")] = 3,
+    engine: Annotated[str, typer.Option(help="`rtl`, compiled, or `pysim`, Amaranth's simulator.")] = "rtl",
+    stalls: Annotated[float, typer.Option(min=0, max=0.95, help="Probability that a stream waits, each cycle.")] = 0.0,
+    waves: Annotated[Path | None, typer.Option(help="Write waveforms (VCD) here; slow.")] = None,
+    in_shape: InShape = None,
+    classes: Classes = 10,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run a student's training on emulator and RTL and compare everything after every instruction.
+
+    Exit code 1 where something differs. Example: `insitu verify --model mlp:64-32-10 --core n=4 --batch 10`
+    """
+    import numpy as np
+
+    from insitu.arch.declaration import Declaration
+    from insitu.arch.params import CoreParams
+    from insitu.host import verify as verification
+    from insitu.host.compiler.compile import compile_module
+    from insitu.models import students
+
+    screen = console(json)
+    declaration = Declaration.parse(format, exponent=exponents)
+    params = CoreParams.parse(core).with_declaration(declaration)
+    shape, outputs = _shape(model, in_shape, classes)
+    rng = np.random.default_rng(seed)
+    x = rng.random((batch * max(steps, 1), *shape), dtype=np.float32)
+    targets = rng.dirichlet(np.full(outputs, 0.3), len(x)).astype(np.float32)
+    compiled = compile_module(
+        students.build(model, in_shape=shape, classes=outputs, seed=seed),
+        core=params,
+        declaration=declaration,
+        batch=batch,
+        calibration=x[:256],
+        targets=targets[:256],
+    )
+    with screen.status("compiling the core (once; then it is in the cache)"):
+        running = verification.open_engine(params, engine, waves=waves)
+    try:
+        with screen.status("comparing") as status:
+            result = verification.verify(
+                compiled.program,
+                verification.training(compiled.program, compiled.masters, x, targets, steps=steps),
+                running,
+                seed=seed + 1,
+                stalls=(seed + 1, stalls) if stalls else None,
+                progress=lambda run, report: status.update(f"{run.entry}: instruction {report.index}"),
+            )
+    finally:
+        running.close()
+    if json:
+        emit(result.to_json())
+    else:
+        if result.first is not None:
+            screen.print(str(result.first), markup=False, highlight=False, soft_wrap=True)
+        screen.print(
+            f"{model} on n={params.n}, batch {batch}: {result.steps} steps, {result.instructions:,} instructions, "
+            f"{result.mismatches} mismatches, RTL {result.rtl_cycles:,} cycles, model {result.model_cycles:,}"
+        )
+    if result.mismatches:
+        raise typer.Exit(1)

@@ -1,0 +1,152 @@
+"""Verification: a program on emulator and RTL, compared after every instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import blocks
+from insitu.arch.params import CoreParams
+from insitu.arch.program import Program
+from insitu.host.errors import DeviceError
+from insitu.sim.emulator import Emulator
+from insitu.sim.rtl.engine import Engine
+from insitu.sim.rtl.errors import EngineError
+from insitu.sim.rtl.lockstep import Lockstep, Report
+from insitu.sim.stream import to_beats
+
+Integers = npt.NDArray[np.integer[Any]]
+#: Engines by name.
+ENGINES = ("rtl", "pysim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of an entry: `values` of each tensor that its LOADs fill, integers [rows, cols]."""
+
+    entry: str
+    values: Mapping[str, Integers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was compared. steps: runs of `train`. mismatches: instructions after which something differed; the first of
+    them is `first`. Cycles are summed over all instructions, without those in which the core waited for a stream."""
+
+    steps: int
+    instructions: int
+    mismatches: int
+    rtl_cycles: int
+    model_cycles: int
+    first: Report | None = None
+
+    def to_json(self) -> dict[str, int]:
+        names = ("steps", "instructions", "mismatches", "rtl_cycles", "model_cycles")
+        return {name: getattr(self, name) for name in names}
+
+
+def training(
+    program: Program, masters: Mapping[str, Integers], x: npt.ArrayLike, targets: npt.ArrayLike, *, steps: int
+) -> Iterator[Run]:
+    """Load the masters, take `steps` training steps on successive batches of real samples and targets (from the start
+    again where they end), infer once, read the masters back."""
+    batch = program.batch
+    samples = program.initial_format("sample").quantise(np.asarray(x).reshape(len(np.asarray(x)), -1))
+    wanted = program.initial_format("target").quantise(targets)
+    yield Run(entry="load_weights", values=masters)
+    for step in range(steps + 1):
+        rows = np.arange(step * batch, (step + 1) * batch) % len(samples)
+        if step < steps:
+            yield Run(entry="train", values={"sample": samples[rows], "target": wanted[rows]})
+        else:
+            yield Run(entry="infer", values={"sample": samples[rows]})
+    yield Run(entry="store_weights", values={})
+
+
+def open_engine(core: CoreParams, name: str = "rtl", *, waves: str | Path | None = None) -> Engine:
+    """An RTL engine by name: `rtl`, compiled, or `pysim`. Raises DeviceError for another name or a missing tool."""
+    if name not in ENGINES:
+        raise DeviceError(f"engine {name!r}: there are {', '.join(ENGINES)}")
+    try:
+        if name == "rtl":
+            from insitu.sim.rtl.compiled import CompiledEngine
+
+            return CompiledEngine(core, waves=waves)
+        from insitu.sim.rtl.interpreted import InterpretedEngine
+
+        return InterpretedEngine(core, waves=waves)
+    except EngineError as error:
+        raise DeviceError(str(error)) from error
+
+
+def verify(
+    program: Program,
+    runs: Iterable[Run],
+    engine: Engine,
+    *,
+    seed: int = 1,
+    stalls: tuple[int, float] | None = None,
+    progress: Callable[[Run, Report], None] | None = None,
+) -> Verification:
+    """Execute runs of a program on the emulator and on `engine`, one instruction at a time, and compare memories,
+    registers, streams and cycles after each. After a difference the engine is given the emulator's state again.
+
+    seed: of stochastic rounding. stalls: (seed, probability) makes streams and bus wait at random. progress: called
+    after each instruction. Raises DeviceError where the core hangs.
+    """
+    emulator = Emulator(program.core)
+    for index, exponent in enumerate(program.scales):
+        emulator.scales[index][:] = [exponent, exponent]
+    emulator.seed = seed
+    engine.reset()
+    if stalls is not None:
+        engine.stall(stalls[0], send=stalls[1], receive=stalls[1], bus=stalls[1])
+    steps = instructions = mismatches = rtl_cycles = model_cycles = 0
+    first: Report | None = None
+    try:
+        lockstep = Lockstep(emulator, engine, stalls_expected=stalls is not None)
+        lockstep.load(program.words)
+        for run in runs:
+            steps += run.entry == "train"
+            for report in _execute(program, run, lockstep):
+                instructions += 1
+                model_cycles += report.cycles[0]
+                rtl_cycles += report.cycles[1]
+                if report.count:
+                    mismatches += 1
+                    first = first or report
+                    lockstep.align()
+                if progress is not None:
+                    progress(run, report)
+    except EngineError as error:
+        raise DeviceError(str(error)) from error
+    return Verification(
+        steps=steps,
+        instructions=instructions,
+        mismatches=mismatches,
+        rtl_cycles=rtl_cycles,
+        model_cycles=model_cycles,
+        first=first,
+    )
+
+
+def _execute(program: Program, run: Run, lockstep: Lockstep) -> Iterator[Report]:
+    names = {tensor.matrix: name for name, tensor in program.tensors.items()}
+    start = program.entries[run.entry]
+    for index, instruction in enumerate(program.entry(run.entry), start):
+        beats = None
+        if instruction.opcode is Opcode.LOAD:
+            name = names[instruction.d]
+            if name not in run.values:
+                raise DeviceError(f"{run.entry} loads {name}: no values were given for it")
+            beats = to_beats(run.values[name], program.core.n)
+            expected = instruction.rows * blocks(instruction.cols, program.core.n)
+            if len(beats) != expected:
+                raise DeviceError(f"{name} of shape {run.values[name].shape}: its LOAD takes {expected} beats")
+        yield lockstep.step(index, beats)

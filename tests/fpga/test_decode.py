@@ -1,0 +1,93 @@
+"""The legality check against Instruction.decode and arch/check.py, on legal instructions with bits flipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from insitu.arch.check import PlaceError, check
+from insitu.arch.errors import ArchError
+from insitu.arch.isa import FIELDS, WORDS, Instruction, Opcode
+from insitu.arch.params import CoreParams
+from insitu.arch.registers import Error
+from insitu.fpga.decode import CHECK_LATENCY, Decoder
+from tests.fpga.units import simulate
+from tests.reference.strategies import pass_instructions
+
+CORES = (
+    CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90),
+    CoreParams(n=8, weight_bits=5, master_bits=20, activation_bits=9, error_bits=3, act_depth=64),
+)
+
+
+def verdict(core: CoreParams, words: np.ndarray[Any, Any]) -> Error:
+    """What the emulator says; `exact` is none of the core's."""
+    try:
+        instruction = Instruction.decode(words)
+        if instruction.exact:
+            return Error.ILLEGAL
+        check(instruction, core)
+    except PlaceError:
+        return Error.ADDRESS
+    except ArchError:
+        return Error.ILLEGAL
+    return Error.NONE
+
+
+@st.composite
+def words(draw: st.DrawFn, core: CoreParams) -> np.ndarray[Any, Any]:
+    """Sixteen words: an instruction, with a few bits flipped or a field replaced, or anything."""
+    case = draw(pass_instructions(core))
+    instruction = case.instructions[0]
+    moves = st.sampled_from([Opcode.LOAD, Opcode.STORE, Opcode.HALT])
+    if draw(st.integers(0, 3)) == 0:
+        opcode = draw(moves)
+        d, a = ("d", "a") if opcode is Opcode.LOAD else ("a", "d")
+        values = {f"{d}_base": draw(st.integers(0, 70)), f"{d}_pitch": draw(st.integers(0, 9)), f"{a}_base": 0}
+        shape = {"rows": draw(st.integers(1, 9)), "cols": draw(st.integers(1, 30)), "memory": draw(st.integers(0, 2))}
+        instruction = Instruction(opcode=opcode, **({} if opcode is Opcode.HALT else values | shape))  # type: ignore[arg-type]
+    out = instruction.encode().copy()
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
+        if draw(st.booleans()):
+            out[draw(st.integers(0, WORDS - 1))] ^= np.uint32(1 << draw(st.integers(0, 31)))
+        else:
+            f = FIELDS[draw(st.sampled_from(sorted(FIELDS)))]
+            value = draw(st.sampled_from([0, 1, 2, 17, f.maximum]) | st.integers(0, (1 << f.width) - 1))
+            kept = int(out[f.word]) & ~f.mask
+            out[f.word] = kept | ((value << f.lsb) & f.mask)
+    return out
+
+
+def given_verdicts(core: CoreParams, programs: list[np.ndarray[Any, Any]]) -> list[Error]:
+    """The decoder's verdicts on programs, one after the other."""
+    unit = Decoder(core)
+    got = []
+
+    async def script(ctx: Any) -> None:
+        for program in programs:
+            for index, word in enumerate(program):
+                ctx.set(unit.capture, 1)
+                ctx.set(unit.index, index)
+                ctx.set(unit.word, int(word))
+                await ctx.tick()
+            ctx.set(unit.capture, 0)
+            for cycle in range(1, CHECK_LATENCY + 1):
+                ctx.set(unit.slot, cycle - 2 if 1 <= cycle - 2 <= 4 else 0)
+                await ctx.tick()
+            illegal, misplaced = ctx.get(unit.illegal), ctx.get(unit.misplaced)
+            got.append(Error.ILLEGAL if illegal else Error.ADDRESS if misplaced else Error.NONE)
+
+    simulate(unit, script)
+    return got
+
+
+@seed(1)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_the_core_refuses_what_the_emulator_refuses(data: st.DataObject) -> None:
+    core = data.draw(st.sampled_from(CORES))
+    programs = data.draw(st.lists(words(core), min_size=10, max_size=20))
+    assert given_verdicts(core, programs) == [verdict(core, program) for program in programs]

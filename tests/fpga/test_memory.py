@@ -1,0 +1,75 @@
+"""The banked memory against the layout: rows, columns tile by tile, writes."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from insitu.arch.layout import Matrix, Memory
+from insitu.fpga.memory import BankedMemory
+from tests.fpga.units import simulate
+
+
+@pytest.mark.parametrize(("n", "depth", "pitch"), [(4, 61, 3), (8, 200, 5), (16, 64, 0), (4, 17, 4)])
+def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int) -> None:
+    unit = BankedMemory(n, depth, 12)
+    random = Random(depth)
+    image = np.array([[random.randrange(-2048, 2048) for _ in range(n)] for _ in range(depth)])
+    rows = n if pitch == 0 else min(2 * n, depth // pitch - 1)
+    cols = max(1, min(pitch or 1, 3) * n - 1)
+    matrix = Matrix(memory=Memory.ACT, base=2, rows=rows, cols=cols, pitch=pitch)
+    addresses, banks = matrix.locate(n)
+
+    async def script(ctx: Any) -> None:
+        for address, row in enumerate(image.tolist()):
+            for bank, value in enumerate(row):
+                ctx.set(unit.banks[bank].data[address], value & 0xFFF)
+        ctx.set(unit.pitch, pitch)
+        ctx.set(unit.build, 1)
+        await ctx.tick().repeat(n)
+        ctx.set(unit.build, 0)
+
+        due: list[Any] = [None] * unit.READ_LATENCY
+
+        async def read(want: dict[int, int] | None, address: int = 0, column: int = 0, restart: int = 0) -> None:
+            """Request, and check what was due; `want` maps banks to words."""
+            ctx.set(unit.read.enable, want is not None)
+            ctx.set(unit.read.address, address)
+            ctx.set(unit.read.column, column)
+            ctx.set(unit.read.restart, restart)
+            due.append(want)
+            await ctx.tick()
+            due.pop(0)
+            if due[0] is not None:
+                assert {bank: ctx.get(unit.o[bank]) for bank in due[0]} == due[0]
+
+        for top in range(0, rows, n):
+            for c in range(cols):
+                part = slice(top, min(top + n, rows))
+                want = {int(b): int(image[a, b]) for a, b in zip(addresses[part, c], banks[part, c], strict=True)}
+                await read(want, 2 + top * pitch + c // n, 1, c == 0)
+                while random.random() < 0.3:
+                    await read(None)
+        for r in range(rows):
+            block = random.randrange(-(-cols // n))
+            address = 2 + r * pitch + block
+            await read({bank: int(image[address, bank]) for bank in range(n)}, address)
+        for _ in range(unit.READ_LATENCY):
+            await read(None)
+
+        # A write reaches the banks it names.
+        ctx.set(unit.write.address, 5)
+        ctx.set(unit.write.enable, 0b1010)
+        for bank in range(n):
+            ctx.set(unit.write.data[bank], bank - 7)
+        await ctx.tick()
+        ctx.set(unit.write.enable, 0)
+        image[5, [1, 3]] = [1 - 7, 3 - 7]
+        await read({bank: int(image[5, bank]) for bank in range(n)}, 5)
+        for _ in range(unit.READ_LATENCY):
+            await read(None)
+
+    simulate(unit, script)

@@ -1,0 +1,94 @@
+"""The core's compiled RTL against the emulator: random instructions and training steps on a few cores of odd shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from insitu.arch.isa import assemble
+from insitu.arch.params import CoreParams
+from insitu.sim.emulator import Emulator
+from insitu.sim.rtl.compiled import CompiledEngine
+from insitu.sim.rtl.lockstep import Lockstep, run_all
+from tests.reference.strategies import Case, pass_instructions, train_sequences
+
+SMALL = {"act_depth": 160, "err_depth": 128, "wgt_depth": 144, "program_depth": 64}
+CORES = {
+    "n4": CoreParams(n=4, **SMALL),
+    "n4-narrow": CoreParams(
+        n=4,
+        weight_bits=3,
+        master_bits=7,
+        activation_bits=4,
+        error_bits=5,
+        gradient_bits=6,
+        accumulator_bits=14,
+        target_bits=3,
+        **SMALL,
+    ),
+    "n4-wide": CoreParams(
+        n=4,
+        weight_bits=16,
+        master_bits=32,
+        activation_bits=16,
+        error_bits=16,
+        gradient_bits=16,
+        accumulator_bits=48,
+        target_bits=16,
+        **SMALL,
+    ),
+    "n8": CoreParams(n=8, activation_bits=7, error_bits=9, master_bits=20, accumulator_bits=24, **SMALL),
+}
+
+
+@pytest.fixture(scope="module", params=list(CORES))
+def engine(request: pytest.FixtureRequest) -> Iterator[CompiledEngine]:
+    made = CompiledEngine(CORES[request.param])
+    yield made
+    made.close()
+
+
+def check(engine: CompiledEngine, case: Case, *, stalls: bool = False) -> None:
+    """Run the case on both; everything is equal after every instruction."""
+    engine.reset()
+    engine.stall(case.seed, **({"send": 0.4, "receive": 0.4, "bus": 0.2} if stalls else {}))
+    emulator = Emulator(case.core)
+    for memory, image in case.memories.items():
+        emulator.set_image(memory, image)
+    emulator.scales[:] = [list(pair) for pair in case.scales]
+    emulator.seed = case.seed
+    lockstep = Lockstep(emulator, engine, stalls_expected=stalls)
+    for report in run_all(lockstep, assemble(case.instructions), case.stream_in):
+        assert not report.count, str(report)
+
+
+def explore(cases: int) -> settings:
+    return settings(
+        max_examples=cases,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+@pytest.mark.parametrize(("strategy", "cases"), [(pass_instructions, 150), (train_sequences, 40)])
+def test_equals_the_emulator(engine: CompiledEngine, strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
+    @explore(cases)
+    @given(strategy(engine.core, exact=False))
+    def run(case: Case) -> None:
+        check(engine, case)
+
+    run()
+
+
+def test_stalls_change_nothing(engine: CompiledEngine) -> None:
+    @explore(15)
+    @given(train_sequences(engine.core, exact=False))
+    def run(case: Case) -> None:
+        check(engine, case, stalls=True)
+
+    run()
