@@ -56,29 +56,36 @@ def seen(x: Row) -> Any:
 def round_row(x: Row, rounding: int, states: States, by: tuple[int, int, int, int]) -> None:
     """x <- x * 2**-s rounded, `by` the `constants` of s. States are read by stochastic rounding only."""
     T = x.dtype.type
-    left, right, mask, extra = T(by[0]), T(by[1]), T(by[2]), T(by[3])
-    if rounding == _STOCHASTIC:
+    # The masks change nothing; they tell LLVM that a shift fits the row's own type, which it then stays in.
+    widest = T(8 * x.itemsize - 1)
+    left, right, extra = T(T(by[0]) & widest), T(T(by[1]) & widest), T(T(by[3]) & widest)
+    mask = T(by[2])
+    if left != 0:
         for c in range(x.size):
-            r = T(T(T(states[c]) & mask) << extra)
-            x[c] = T(T(T(x[c] << left) + r) >> right)
+            x[c] = T(x[c] << left)
+    elif rounding == _STOCHASTIC and extra != 0:
+        for c in range(x.size):
+            x[c] = T(T(x[c] + T(T(T(states[c]) & mask) << extra)) >> right)
+    elif rounding == _STOCHASTIC:
+        for c in range(x.size):
+            x[c] = T(T(x[c] + T(T(states[c]) & mask)) >> right)
     elif rounding == _NEAREST:
+        odd = T(by[3])
         for c in range(x.size):
-            v = T(x[c] << left)
-            x[c] = T(T(v + T(mask + T(T(v >> right) & extra))) >> right)
+            x[c] = T(T(x[c] + T(mask + T(T(x[c] >> right) & odd))) >> right)
     elif rounding == _PSEUDO:
-        sign_bit, half, odd = T(8 * x.itemsize - 1), T(right >> T(1)), T(right & T(1))
+        half, odd = T(right >> T(1)), T(right & T(1))
         low_mask = T(T(T(1) << half) - T(1))
         for c in range(x.size):
-            v = T(x[c] << left)
-            sign = T(v >> sign_bit)
-            magnitude = T(T(v ^ sign) - sign)
+            sign = T(x[c] >> widest)
+            magnitude = T(T(x[c] ^ sign) - sign)
             discarded = T(magnitude & mask)
             up = T(T(discarded >> half) > T(T(discarded & low_mask) << odd))
             q = T(T(magnitude >> right) + up)
             x[c] = T(T(q ^ sign) - sign)
     else:
         for c in range(x.size):
-            x[c] = T(T(x[c] << left) >> right)
+            x[c] = T(x[c] >> right)
 
 
 @kernel
