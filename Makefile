@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ROOMS  := arch sim fpga host models
 
-.PHONY: help env demo test lint types unit verify clean
+.PHONY: help env demo test lint types unit verify peers clean
 help:
 	@echo "make demo   train a shifted student online on the emulated device, draw its accuracy"
 	@echo "make test   lint, types and tests"
 	@echo "make verify emulator and RTL over random cores and whole students"
+	@echo "make peers  an environment with what the benchmarks compare with"
 	@echo "make env    the environment alone ($(VENV))"
 	@echo "make clean  remove the environment and build output"
 
@@ -50,5 +51,10 @@ verify: env
 	@$(BIN)/insitu verify --core n=8
 	@$(BIN)/insitu verify --core n=16
 
+# What bench/emulator.py is held against, apart from our own environment.
+peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet torch==2.13.0 qtorch==0.3.0 ninja setuptools numpy
+
 clean:
-	rm -rf $(VENV) build *.egg-info .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-peers build *.egg-info .ruff_cache .mypy_cache

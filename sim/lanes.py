@@ -47,17 +47,25 @@ def jump(steps: int) -> States:
 
 
 @kernel
+def skip(columns: States, before: States, after: States) -> None:
+    """after <- before, the steps later that `columns` is the `jump` of."""
+    after[:] = 0
+    for bit in range(32):
+        column, place = columns[bit], np.uint32(bit)
+        for c in range(before.size):
+            after[c] ^= np.uint32(column & np.uint32(-np.int32((before[c] >> place) & np.uint32(1))))
+
+
+_skip = skip
+
+
+@kernel
 def _start(seed: int, stream: int, columns: States, states: States, n: int) -> None:
     for lane in range(min(n, states.size)):
         states[lane] = _nonzero(_mix(_lane_key(seed, lane, stream)))
     for first in range(n, states.size, n):
         width = min(n, states.size - first)
-        before, after = states[first - n : first - n + width], states[first : first + width]
-        after[:] = 0
-        for bit in range(32):
-            column, place = columns[bit], np.uint32(bit)
-            for lane in range(width):
-                after[lane] ^= np.uint32(column & np.uint32(-np.int32((before[lane] >> place) & np.uint32(1))))
+        _skip(columns, states[first - n : first - n + width], states[first : first + width])
 
 
 def start(seed: int, stream: int, *, rows: int, cols: int, n: int) -> States:
