@@ -202,7 +202,7 @@ def wrapping_product(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], bits: i
 
 
 @kernel
-def loading(beats: npt.NDArray[np.int64], out: Flat, pitch: int, rows: int, cols: int, words: int, bits: int) -> None:
+def loading(beats: Flat, out: Flat, pitch: int, rows: int, cols: int, words: int, bits: int) -> None:
     """LOAD: beats flat [rows * words] of lanes -> out, the low `bits` of each lane, sign-extended."""
     half = np.int64(1) << (bits - 1)
     mask = (half << 1) - 1
@@ -210,4 +210,4 @@ def loading(beats: npt.NDArray[np.int64], out: Flat, pitch: int, rows: int, cols
         source = beats[r * words : r * words + cols]
         target = out[r * pitch : r * pitch + cols]
         for c in range(cols):
-            target[c] = ((source[c] + half) & mask) - half
+            target[c] = ((np.int64(source[c]) + half) & mask) - half

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.layout import blocks
 
-Beats = npt.NDArray[np.int64]
+#: Beats [count, n] of any integer dtype that holds a lane.
+Beats = npt.NDArray[np.signedinteger[Any]]
 
 
 class BeatStream:
-    """A queue of beats, each int64 [n]."""
+    """A queue of beats, each [n]."""
 
     def __init__(self, n: int) -> None:
         self.n = n
         self._chunks: deque[Beats] = deque()
         self.pending = 0  #: beats waiting
 
-    def put(self, beats: npt.NDArray[np.integer]) -> None:
-        """Append beats [count, n]."""
-        chunk = np.ascontiguousarray(beats, dtype=np.int64)
+    def put(self, beats: npt.NDArray[np.integer[Any]]) -> None:
+        """Append beats [count, n]; the caller may change its array afterwards."""
+        chunk: npt.NDArray[Any] = np.array(beats, copy=True, order="C")
         if chunk.ndim != 2 or chunk.shape[1] != self.n:
             raise ValueError(f"beats of shape {chunk.shape}: expected [count, {self.n}]")
         if chunk.shape[0]:
@@ -30,7 +32,7 @@ class BeatStream:
             self.pending += chunk.shape[0]
 
     def take(self, count: int) -> Beats:
-        """Remove the first `count` beats: int64 [count, n]. The caller has seen that `pending` is enough."""
+        """Remove the first `count` beats: [count, n]. The caller has seen that `pending` is enough."""
         parts: list[Beats] = []
         self.pending -= count
         while count:

@@ -30,7 +30,10 @@ NUMBERS = ("accuracy_before", "accuracy_after", "samples", "labels", "steps", "s
 
 def test_commands_are_those_there_should_be() -> None:
     names = {" ".join(words) for words in commands()}
-    assert names == {"demo", "online", "train", "simulate", "disasm", "data list", "data fetch"}
+    assert names == {
+        *("demo", "online", "train", "simulate", "disasm", "data list", "data fetch"),
+        *("verify", "hdl", "synth"),
+    }
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
