@@ -198,29 +198,27 @@ class Forward(_Product):
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
         machine.commit(i)
-        a, w = machine.view(self.a), machine.weights(i, self.b)
         source = machine.scales[i.sa][0] + machine.scales[i.sb][0] + i.weight_shift
         terms = i.depth - i.bias
         one = machine.bias_operand(i, i.sa) if i.bias else 0
+        flat, pitch = machine.weights_tail(i, self.b)
         bias = _NO_VALUES
-        if self.method is Method.STEPWISE:
-            if i.bias:
-                a = np.column_stack([a, np.full(a.shape[0], one)])
-            self.stepwise(a, w)
+        if self.method is Method.VECTOR:
+            x, stride = machine.tail(self.a)
+            work = (x, stride, flat, pitch, self.accumulators.reshape(-1), i.rows, i.cols, terms)
+            parts = threads.parts(i.rows * i.cols * terms, threads.MACS_FROM)
+            if parts > 1:
+                threads.dot(*work, parts)
+            else:
+                simd.dot(*work)
         else:
-            if self.method is Method.VECTOR:
-                x, stride = machine.tail(self.a)
-                flat, w_stride = machine.weights_tail(i, self.b)
-                work = (x, stride, flat, w_stride, self.accumulators.reshape(-1), i.rows, i.cols, terms)
-                parts = threads.parts(i.rows * i.cols * terms, threads.MACS_FROM)
-                if parts > 1:
-                    threads.dot(*work, parts)
-                else:
-                    simd.dot(*work)
+            a, w = machine.view(self.a), machine.weights(i, self.b)
+            if self.method is Method.STEPWISE:
+                self.stepwise(np.column_stack([a, np.full(a.shape[0], one)]) if i.bias else a, w)
             else:
                 self.multiply(a, w[:, :terms].T, self.accumulators)
-            if i.bias:
-                bias = w[:, terms].astype(np.int64) * one
+        if i.bias and self.method is not Method.STEPWISE:
+            bias = flat[terms::pitch].astype(np.int64) * one
         self.finish(source, statistics, bias=bias)
 
 
@@ -235,17 +233,17 @@ class Backward(_Product):
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
         machine.commit(i)
-        a, w = machine.view(self.a), machine.weights(i, self.b)
         source = machine.scales[i.sa][0] + machine.scales[i.sb][0] + i.weight_shift
-        if self.method is Method.STEPWISE:
-            self.stepwise(a, w.T)
-        elif self.method is Method.VECTOR:
+        if self.method is Method.VECTOR:
             x, stride = machine.tail(self.a)
-            flat, w_stride = machine.weights_tail(i, self.b)
-            out = self.accumulators.reshape(-1)
-            _outer(x, stride, flat, w_stride, out, i.cols, i.rows, i.cols, i.depth)
+            flat, pitch = machine.weights_tail(i, self.b)
+            _outer(x, stride, flat, pitch, self.accumulators.reshape(-1), i.cols, i.rows, i.cols, i.depth)
         else:
-            self.multiply(a, w, self.accumulators)
+            a, w = machine.view(self.a), machine.weights(i, self.b)
+            if self.method is Method.STEPWISE:
+                self.stepwise(a, w.T)
+            else:
+                self.multiply(a, w, self.accumulators)
         gate = machine.tail(self.m) if i.mask else (_NO_GATE, 0)
         self.finish(source, statistics, gate=gate)
 
