@@ -42,13 +42,6 @@ def kernel(function: F) -> F:
     return cast(F, dispatcher)
 
 
-def parallel(function: F) -> F:
-    """A kernel whose `nb.prange` loops run on numba's threads."""
-    dispatcher: Any = nb.njit(function, nogil=True, parallel=True)
-    dispatcher._cache = _Cache(function)
-    return cast(F, dispatcher)
-
-
 def callee(function: F) -> F:
     """A plain function, such as a rule of arch/, made callable from kernels."""
     return cast(F, nb.njit(function, nogil=True))

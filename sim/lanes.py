@@ -56,16 +56,13 @@ def skip(columns: States, before: States, after: States) -> None:
             after[c] ^= np.uint32(column & np.uint32(-np.int32((before[c] >> place) & np.uint32(1))))
 
 
-_skip = skip
-
-
 @kernel
 def _start(seed: int, stream: int, columns: States, states: States, n: int) -> None:
     for lane in range(min(n, states.size)):
         states[lane] = _nonzero(_mix(_lane_key(seed, lane, stream)))
     for first in range(n, states.size, n):
         width = min(n, states.size - first)
-        _skip(columns, states[first - n : first - n + width], states[first : first + width])
+        skip(columns, states[first - n : first - n + width], states[first : first + width])
 
 
 def start(seed: int, stream: int, *, rows: int, cols: int, n: int) -> States:

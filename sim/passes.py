@@ -13,7 +13,7 @@ from insitu.arch.layout import Memory, blocks
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp, range_exponent
 from insitu.arch.timing import Cost, cost
-from insitu.sim import kernels, lanes, simd, threads
+from insitu.sim import kernels, lanes, simd
 from insitu.sim.machine import Machine
 from insitu.sim.memory import Values
 from insitu.sim.product import Method, bound, method
@@ -205,12 +205,7 @@ class Forward(_Product):
         bias = _NO_VALUES
         if self.method is Method.VECTOR:
             x, stride = machine.tail(self.a)
-            work = (x, stride, flat, pitch, self.accumulators.reshape(-1), i.rows, i.cols, terms)
-            parts = threads.parts(i.rows * i.cols * terms, threads.MACS_FROM)
-            if parts > 1:
-                threads.dot(*work, parts)
-            else:
-                simd.dot(*work)
+            simd.dot(x, stride, flat, pitch, self.accumulators.reshape(-1), i.rows, i.cols, terms)
         else:
             a, w = machine.view(self.a), machine.weights(i, self.b)
             if self.method is Method.STEPWISE:
@@ -237,7 +232,7 @@ class Backward(_Product):
         if self.method is Method.VECTOR:
             x, stride = machine.tail(self.a)
             flat, pitch = machine.weights_tail(i, self.b)
-            _outer(x, stride, flat, pitch, self.accumulators.reshape(-1), i.cols, i.rows, i.cols, i.depth)
+            simd.outer(x, stride, flat, pitch, self.accumulators.reshape(-1), i.cols, i.rows, i.cols, i.depth)
         else:
             a, w = machine.view(self.a), machine.weights(i, self.b)
             if self.method is Method.STEPWISE:
@@ -273,7 +268,7 @@ class Update(_Product):
                 np.copyto(self._turned, a.T)
                 x, stride = machine.tail(self.b)
                 turned = self._turned.reshape(-1)
-                _outer(turned, i.depth, x, stride, acc.reshape(-1), i.cols, i.rows, terms, i.depth)
+                simd.outer(turned, i.depth, x, stride, acc.reshape(-1), i.cols, i.rows, terms, i.depth)
             else:
                 self.multiply(a.T, b, acc[:, :terms])
             if i.bias:
@@ -305,48 +300,24 @@ class Update(_Product):
         states = self.states(seed, generator.NARROW_STREAM, i.rounding)
         update_states = self.states(seed, generator.UPDATE_STREAM, i.update_rounding)
         limits, master_limits = (-self.half, self.half - 1), (-master_half, master_half - 1)
-        parts = threads.parts(acc.size, threads.MASTERS_FROM) if statistics is None else 1
-        if parts > 1:
-            results = np.zeros((parts, 3), dtype=np.int64)
-            threads.updating(
-                acc,
-                out,
-                pitch,
-                np.stack([self.row(room)] * parts),
-                int(i.rounding),
-                threads.starts(states, i.rows, parts),
-                by,
-                limits,
-                int(i.overflow),
-                i.lr_mul,
-                int(i.update_rounding),
-                threads.starts(update_states, i.rows, parts),
-                update_by,
-                master_limits,
-                *delivered,
-                results,
-            )
-            changed, underflowed = int(results[:, 0].sum()), 0
-            seen = int(np.bitwise_or.reduce(results[:, 1]))
-        else:
-            changed, seen, underflowed = kernels.updating(
-                acc,
-                out,
-                pitch,
-                self.row(room),
-                int(i.rounding),
-                states,
-                by,
-                limits,
-                int(i.overflow),
-                i.lr_mul,
-                int(i.update_rounding),
-                update_states,
-                update_by,
-                master_limits,
-                *delivered,
-                statistics is not None,
-            )
+        changed, seen, underflowed = kernels.updating(
+            acc,
+            out,
+            pitch,
+            self.row(room),
+            int(i.rounding),
+            states,
+            by,
+            limits,
+            int(i.overflow),
+            i.lr_mul,
+            int(i.update_rounding),
+            update_states,
+            update_by,
+            master_limits,
+            *delivered,
+            statistics is not None,
+        )
         machine.saturated += changed
         machine.measured(i, source, seen)
         machine.changed(self.d, but=weights)
@@ -409,14 +380,3 @@ def _exact_exponent(machine: Machine, i: Instruction, source: int, shown: npt.ND
     bits = int(np.bitwise_or.reduce(shown ^ (shown >> 63), axis=None)).bit_length()
     if bits:
         machine.scales[i.sd][:] = [range_exponent(source, bits, i.width)] * 2
-
-
-def _outer(
-    a: Values, a_stride: int, b: Values, b_stride: int, c: Values, c_stride: int, rows: int, cols: int, depth: int
-) -> None:
-    """`simd.outer`, on more threads where that pays."""
-    parts = threads.parts(rows * cols * depth, threads.MACS_FROM)
-    if parts > 1:
-        threads.outer(a, a_stride, b, b_stride, c, c_stride, rows, cols, depth, parts)
-    else:
-        simd.outer(a, a_stride, b, b_stride, c, c_stride, rows, cols, depth)
