@@ -142,6 +142,8 @@ def _carry_out(request: OnlineRun, json: bool) -> None:
     if json:
         emit(result)
         return
+    if not screen.is_terminal:
+        screen.print()  # a live table that is printed once ends without a newline
     gain = 100 * (result["accuracy_after"] - result["accuracy_before"])
     screen.print(
         f"{result['accuracy_before']:.1%} -> {result['accuracy_after']:.1%} ({gain:+.1f} points) "
