@@ -28,18 +28,19 @@ def xorshift(state: int) -> int:
     return state
 
 
-#: Pipeline stages of `mix`, one line each.
-MIX_STAGES = 6
+#: Constants of `mix`, one a line; a line is a pipeline stage.
+MIX = (0x7ED55D16, 0xC761C23C, 0x165667B1, 0xD3A2646C, 0xFD7046C5, 0xB55A4F09)
+MIX_STAGES = len(MIX)
 
 
 def mix(a: int) -> int:
     """Jenkins' 32-bit integer hash: full avalanche from adds, xors and shifts."""
-    a = (a + 0x7ED55D16 + (a << 12)) & MASK
-    a = (a ^ 0xC761C23C ^ (a >> 19)) & MASK
-    a = (a + 0x165667B1 + (a << 5)) & MASK
-    a = ((a + 0xD3A2646C) ^ (a << 9)) & MASK
-    a = (a + 0xFD7046C5 + (a << 3)) & MASK
-    return (a ^ 0xB55A4F09 ^ (a >> 16)) & MASK
+    a = (a + MIX[0] + (a << 12)) & MASK
+    a = (a ^ MIX[1] ^ (a >> 19)) & MASK
+    a = (a + MIX[2] + (a << 5)) & MASK
+    a = ((a + MIX[3]) ^ (a << 9)) & MASK
+    a = (a + MIX[4] + (a << 3)) & MASK
+    return (a ^ MIX[5] ^ (a >> 16)) & MASK
 
 
 def lane_seed(seed: int, lane: int, stream: int) -> int:

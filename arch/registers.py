@@ -10,6 +10,8 @@ from types import MappingProxyType
 from insitu.arch.errors import require
 from insitu.arch.params import SCALES
 
+#: What a register holds.
+WORD_MASK = (1 << 32) - 1
 #: "INSI" in ASCII: what the ID register reads.
 IDENTITY = int.from_bytes(b"INSI", "big")
 

@@ -8,7 +8,7 @@ from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.arch.generator import GOLDEN, MIX_STAGES, STREAMS
+from insitu.arch.generator import GOLDEN, MIX, MIX_STAGES, STREAMS
 from insitu.fpga.common import lanes
 
 
@@ -22,12 +22,12 @@ def xorshift(state: Value) -> Value:
 def _mix(stage: int, a: Value) -> Value:
     """A line of `mix` of arch/generator.py."""
     return [
-        lambda: a + 0x7ED55D16 + (a << 12),
-        lambda: a ^ 0xC761C23C ^ (a >> 19),
-        lambda: a + 0x165667B1 + (a << 5),
-        lambda: (a + 0xD3A2646C) ^ (a << 9),
-        lambda: a + 0xFD7046C5 + (a << 3),
-        lambda: a ^ 0xB55A4F09 ^ (a >> 16),
+        lambda: a + MIX[0] + (a << 12),
+        lambda: a ^ MIX[1] ^ (a >> 19),
+        lambda: a + MIX[2] + (a << 5),
+        lambda: (a + MIX[3]) ^ (a << 9),
+        lambda: a + MIX[4] + (a << 3),
+        lambda: a ^ MIX[5] ^ (a >> 16),
     ][stage]()[:32]
 
 

@@ -1,4 +1,4 @@
-"""The emulator: executes a core's program words on its memories, bit for bit, at the speed of BLAS.
+"""The emulator: executes a core's program words on its memories, bit for bit, in vector code.
 
 What an instruction does is fixed in docs/arithmetic.md. Tensors are held as plain rows (sim/memory.py), products are
 taken by the fastest exact method (sim/product.py), drains are compiled (sim/kernels.py); `image` shows the memories as

@@ -8,7 +8,6 @@ matrix, and every column can start where it belongs.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +24,19 @@ _mix, _lane_key, _nonzero = callee(generator.mix), callee(generator.lane_key), c
 
 
 @kernel
-def _apply(columns: States, state: Any) -> np.uint32:
-    state = np.int64(state)
-    result = np.uint32(0)
+def skip(columns: States, before: States, after: States) -> None:
+    """after <- before, the steps later that `columns` is the `jump` of."""
+    after[:] = 0
     for bit in range(32):
-        result ^= columns[bit] & np.uint32(-((state >> bit) & 1))
-    return result
+        column, place = columns[bit], np.uint32(bit)
+        for c in range(before.size):
+            after[c] ^= np.uint32(column & np.uint32(-np.int32((before[c] >> place) & np.uint32(1))))
+
+
+def _skipped(columns: States, states: States) -> States:
+    after = np.empty_like(states)
+    skip(columns, states, after)
+    return after
 
 
 @lru_cache(maxsize=256)
@@ -40,20 +46,10 @@ def jump(steps: int) -> States:
     square = np.array([generator.xorshift(1 << b) for b in range(32)], dtype=np.uint32)
     while steps:
         if steps & 1:
-            result = np.array([_apply(square, int(c)) for c in result], dtype=np.uint32)
-        square = np.array([_apply(square, int(c)) for c in square], dtype=np.uint32)
+            result = _skipped(square, result)
+        square = _skipped(square, square)
         steps >>= 1
     return result
-
-
-@kernel
-def skip(columns: States, before: States, after: States) -> None:
-    """after <- before, the steps later that `columns` is the `jump` of."""
-    after[:] = 0
-    for bit in range(32):
-        column, place = columns[bit], np.uint32(bit)
-        for c in range(before.size):
-            after[c] ^= np.uint32(column & np.uint32(-np.int32((before[c] >> place) & np.uint32(1))))
 
 
 @kernel
@@ -78,5 +74,4 @@ PERIOD = (1 << 32) - 1
 
 def advanced(states: States, steps: int) -> States:
     """The states after `steps` more steps, which may be negative."""
-    columns = jump(steps % PERIOD)
-    return np.array([_apply(columns, int(s)) for s in states], dtype=np.uint32)
+    return _skipped(jump(steps % PERIOD), states)

@@ -213,7 +213,7 @@ class Forward(_Product):
             else:
                 self.multiply(a, w[:, :terms].T, self.accumulators)
         if i.bias and self.method is not Method.STEPWISE:
-            bias = flat[terms::pitch].astype(np.int64) * one
+            bias = flat[terms::pitch][: i.cols].astype(np.int64) * one
         self.finish(source, statistics, bias=bias)
 
 

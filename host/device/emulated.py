@@ -9,13 +9,11 @@ import numpy as np
 from insitu.arch.isa import WORDS
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN
 from insitu.arch.params import ARCH_VERSION, CoreParams
-from insitu.arch.registers import IDENTITY, REGISTERS, Access, Error, find
+from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK, Access, Error, find
 from insitu.host.device.protocol import Buffer, lane_dtype
 from insitu.host.errors import DeviceError, DeviceTimeout
 from insitu.sim.emulator import Emulator
 from insitu.sim.statistics import Statistics
-
-_LOW = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ class EmulatedDevice:
             case "MACS_LO" | "MACS_HI":
                 return _half(emulator.counters.macs, name)
             case "INSTRUCTIONS":
-                return emulator.counters.instructions & _LOW
+                return emulator.counters.instructions & WORD_MASK
             case "SATURATED":
-                return emulator.saturated & _LOW
+                return emulator.saturated & WORD_MASK
             case "SCALE":
                 fields = REGISTERS["SCALE"].fields
                 exponent, following = emulator.scales[index]
@@ -191,7 +189,7 @@ def _words(beats: Buffer, core: CoreParams) -> np.ndarray[tuple[int, int], np.dt
 
 
 def _half(value: int, name: str) -> int:
-    return value >> 32 & _LOW if name.endswith("_HI") else value & _LOW
+    return value >> 32 & WORD_MASK if name.endswith("_HI") else value & WORD_MASK
 
 
 def _signed(byte: int) -> int:

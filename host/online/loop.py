@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.registers import WORD_MASK
 from insitu.host.batches import BatchComposer
 from insitu.host.detector import Detector
 from insitu.host.device.driver import Driver
@@ -265,8 +266,8 @@ class OnlineLoop:
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         loss = float(-(targets * log_p).sum(axis=1).mean())
-        # SATURATED counts modulo 2**32.
-        self.progress.saturated_share = ((self.driver.counters.saturated - before) & 0xFFFFFFFF) / self._elements
+        # SATURATED counts modulo what a register holds.
+        self.progress.saturated_share = ((self.driver.counters.saturated - before) & WORD_MASK) / self._elements
         self.guard.observe(loss, self.progress.saturated_share)
         return loss
 
