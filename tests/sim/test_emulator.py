@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from insitu.arch.isa import assemble
+from insitu.arch.isa import Instruction, Opcode, assemble
 from insitu.arch.layout import Memory
+from insitu.arch.params import SCALES, CoreParams
 from insitu.sim import passes
 from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
@@ -94,3 +96,23 @@ def test_without_vector_code(case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "method", partial(method, vector=False))
         compare(case)
+
+
+def test_weights_read_by_a_larger_and_a_smaller_pass() -> None:
+    """Two passes over one place in WGT, the second with fewer rows of it: its bias is of its own rows alone."""
+    core = CoreParams(n=4, act_depth=32, err_depth=16, wgt_depth=16)
+    rng = np.random.default_rng(2)
+    wide = Instruction(
+        opcode=Opcode.FORWARD, bias=1, rows=3, cols=6, depth=4, width=8, weight_width=8, weight_shift=8,
+        a_pitch=1, b_pitch=1, d_base=8, d_pitch=2, sd=1,
+    )  # fmt: skip
+    images = {m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory}
+    case = Case(
+        core=core,
+        instructions=(wide, replace(wide, cols=2)),
+        memories=images,
+        scales=((0, 0),) * SCALES,
+        seed=1,
+        stream_in=np.zeros((0, core.n), dtype=np.int64),
+    )
+    compare(case, statistics=True)
