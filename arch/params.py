@@ -85,7 +85,7 @@ class CoreParams:
             Memory.WGT: self.master_bits,
         }[memory]
 
-    @property
+    @cached_property
     def lane_bits(self) -> int:
         """Bits of a stream lane: the narrowest of 8, 16, 32 that carries an element of any memory."""
         widest = max(self.word_bits(m) for m in Memory)

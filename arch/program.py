@@ -123,11 +123,15 @@ class Program:
         """The instruction words, uint32 [count, WORDS]."""
         return assemble(self.instructions)
 
-    def entry(self, name: str) -> tuple[Instruction, ...]:
-        """The instructions of an entry, its HALT included. Raises ArchError for an unknown name."""
+    def start(self, name: str) -> int:
+        """The index of an entry's first instruction. Raises ArchError for an unknown name."""
         if name not in self.entries:
             raise ArchError(f"entry {name!r}: this program has {', '.join(self.entries)}")
-        start = self.entries[name]
+        return self.entries[name]
+
+    def entry(self, name: str) -> tuple[Instruction, ...]:
+        """The instructions of an entry, its HALT included. Raises ArchError for an unknown name."""
+        start = self.start(name)
         end = next(i for i in range(start, len(self.instructions)) if self.instructions[i].opcode is Opcode.HALT)
         return self.instructions[start : end + 1]
 

@@ -1,4 +1,9 @@
-"""The compiled passes: what happens between accumulators and memory, row by row (sim/rows.py), and the loss."""
+"""The compiled passes: products in blocks of rows, what lies between accumulators and memory (sim/rows.py), the loss.
+
+A pass works on as many rows at a time as its accumulators `acc` have: a block that stays in cache where nobody looks at
+them afterwards, else all. Matrices are flat memories from their first element on, with the elements from one row to
+the next; every kernel that draws starts the lanes' generators in `states` itself.
+"""
 
 from __future__ import annotations
 
@@ -7,67 +12,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch import loss
-from insitu.arch.numbers import Rounding
+from insitu.arch import generator, loss
+from insitu.sim import lanes, simd
 from insitu.sim import rows as row
 from insitu.sim.jit import callee, kernel
 
-#: What is applied to an accumulator before it is narrowed.
-IDENTITY, RELU, MASK = 0, 1, 2
-
-By = tuple[int, int, int, int]
 Range = tuple[int, int]
 Flat = npt.NDArray[Any]
+#: (seed, the `lanes.jump` of a column's rows, lanes): what generators start from.
+Draw = tuple[int, lanes.States, int]
 
-_STOCHASTIC, _NEAREST = int(Rounding.STOCHASTIC), int(Rounding.NEAREST)
-_step, _seen, _round_row, _fit_row = row.step, row.seen, row.round_row, row.fit_row
+_start = lanes.start_states
+_step, _take, _round_row, _fit_row = row.step, row.take, row.round_row, row.fit_row
+_NARROW, _UPDATE = generator.NARROW_STREAM, generator.UPDATE_STREAM
 
 
 @kernel
-def narrowing(
+def _narrow_rows(
     acc: Flat,
-    bias: Flat,
-    activation: int,
+    count: int,
+    relu: bool,
     gate: Flat,
     gate_pitch: int,
-    out: Flat,
-    pitch: int,
     x: Flat,
-    rounding: int,
     states: row.States,
-    steps: int,
-    by: By,
+    idle: int,
+    by: row.By,
     limits: Range,
     wrap: int,
+    out: Flat,
+    pitch: int,
 ) -> tuple[int, int]:
-    """FORWARD, BACKWARD, LOSS: accumulators -> D.
+    """The first `count` rows of `acc` [rows, cols], in any dtype, -> `out`; ReLU or the mask is applied in place.
 
-    acc [rows, cols] in any dtype; bias [cols] or empty, added to every row; gate and out: flat memories from their
-    matrix on; x: scratch for a row [cols], its dtype the arithmetic's; steps: generator steps a row.
-    Returns (fits that changed their value, OR of the one's-complement magnitudes).
+    gate: empty without a mask. x: scratch for a row [cols], its dtype the arithmetic's. idle: generator steps between a
+    row and the next. Returns (fits that changed their value, OR of the one's-complement magnitudes).
     """
-    T = x.dtype.type
-    rows, cols = acc.shape
-    changed, bits = 0, T(0)
-    for r in range(rows):
+    cols = acc.shape[1]
+    changed, bits = 0, x.dtype.type(0)
+    for r in range(count):
         source = acc[r]
-        for c in range(cols):
-            x[c] = T(source[c])
-        if bias.size:
+        if relu:
             for c in range(cols):
-                x[c] = T(x[c] + T(bias[c]))
-        if activation == RELU:
-            for c in range(cols):
-                x[c] = max(x[c], T(0))
-        elif activation == MASK:
+                source[c] = max(source[c], source.dtype.type(0))
+        if gate.size:
             g = gate[r * gate_pitch : r * gate_pitch + cols]
             for c in range(cols):
-                x[c] = x[c] if g[c] > 0 else T(0)
-        bits = T(bits | _seen(x))
-        if rounding == _STOCHASTIC:
-            for _ in range(steps):
+                source[c] = source[c] if g[c] > 0 else source.dtype.type(0)
+        bits |= _take(source, x)
+        _round_row(x, states, by)
+        if by[2]:
+            for _ in range(idle):
                 _step(states)
-        _round_row(x, rounding, states, by)
         changed += _fit_row(x, limits[0], limits[1], wrap)
         target = out[r * pitch : r * pitch + cols]
         for c in range(cols):
@@ -76,54 +72,291 @@ def narrowing(
 
 
 @kernel
-def updating(
+def narrowing(
     acc: Flat,
-    master: Flat,
-    pitch: int,
+    relu: bool,
+    gate: Flat,
+    gate_pitch: int,
     x: Flat,
-    rounding: int,
     states: row.States,
-    by: By,
+    draw: Draw,
+    idle: int,
+    by: row.By,
+    limits: Range,
+    wrap: int,
+    out: Flat,
+    pitch: int,
+) -> tuple[int, int]:
+    """FORWARD, BACKWARD, LOSS: all accumulators -> D. `idle` as in `_narrow_rows`, whose result it gives."""
+    if by[2]:
+        _start(draw[0], _NARROW, draw[1], states, draw[2])
+    return _narrow_rows(acc, acc.shape[0], relu, gate, gate_pitch, x, states, idle, by, limits, wrap, out, pitch)
+
+
+@kernel
+def forward(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    rows: int,
+    terms: int,
+    one: int,
+    acc: simd.Int32,
+    relu: bool,
+    x: Flat,
+    states: row.States,
+    draw: Draw,
+    by: row.By,
+    limits: Range,
+    wrap: int,
+    out: Flat,
+    pitch: int,
+) -> tuple[int, int]:
+    """FORWARD in vector code: the product over `terms`, `one` times the bias behind them (none where 0), the drain."""
+    if by[2]:
+        _start(draw[0], _NARROW, draw[1], states, draw[2])
+    block, cols = acc.shape
+    gate = a[:0]
+    changed, bits = 0, 0
+    for first in range(0, rows, block):
+        count = min(block, rows - first)
+        forward_product(a[first * a_pitch :], a_pitch, b, b_pitch, terms, one, acc, count)
+        more, seen = _narrow_rows(
+            acc, count, relu, gate, 0, x, states, 0, by, limits, wrap, out[first * pitch :], pitch
+        )
+        changed, bits = changed + more, bits | seen
+    return changed, bits
+
+
+@kernel
+def forward_product(
+    a: Flat, a_pitch: int, b: Flat, b_pitch: int, terms: int, one: int, acc: simd.Int32, count: int
+) -> None:
+    """The first `count` rows of FORWARD's accumulators."""
+    cols = acc.shape[1]
+    simd.dot(a, a_pitch, b, b_pitch, acc.reshape(-1), count, cols, terms)
+    if one:
+        for c in range(cols):
+            bias = np.int32(np.int32(b[c * b_pitch + terms]) * np.int32(one))
+            for r in range(count):
+                acc[r, c] += bias
+
+
+@kernel
+def backward(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    rows: int,
+    depth: int,
+    acc: simd.Int32,
+    gate: Flat,
+    gate_pitch: int,
+    x: Flat,
+    states: row.States,
+    draw: Draw,
+    by: row.By,
+    limits: Range,
+    wrap: int,
+    out: Flat,
+    pitch: int,
+) -> tuple[int, int]:
+    """BACKWARD in vector code."""
+    if by[2]:
+        _start(draw[0], _NARROW, draw[1], states, draw[2])
+    block, cols = acc.shape
+    changed, bits = 0, 0
+    for first in range(0, rows, block):
+        count = min(block, rows - first)
+        simd.outer(a[first * a_pitch :], a_pitch, b, b_pitch, acc.reshape(-1), cols, count, cols, depth)
+        more, seen = _narrow_rows(
+            acc,
+            count,
+            False,
+            gate[first * gate_pitch :],
+            gate_pitch,
+            x,
+            states,
+            0,
+            by,
+            limits,
+            wrap,
+            out[first * pitch :],
+            pitch,
+        )
+        changed, bits = changed + more, bits | seen
+    return changed, bits
+
+
+@kernel
+def update_product(
+    a: Flat, a_pitch: int, b: Flat, b_pitch: int, depth: int, one: int, turned: Flat, acc: simd.Int32, count: int
+) -> None:
+    """The first `count` rows of UPDATE's accumulators; `turned` [rows, depth]: scratch for A with sums along rows."""
+    for k in range(depth):
+        source = a[k * a_pitch : k * a_pitch + count]
+        for r in range(count):
+            turned[r, k] = source[r]
+    cols = acc.shape[1]
+    terms = cols - 1 if one else cols
+    simd.outer(turned.reshape(-1), depth, b, b_pitch, acc.reshape(-1), cols, count, terms, depth)
+    if one:
+        for r in range(count):
+            total = np.int32(0)
+            for k in range(depth):
+                total = np.int32(total + np.int32(turned[r, k]))
+            acc[r, terms] = np.int32(total * np.int32(one))
+
+
+@kernel
+def update(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    rows: int,
+    depth: int,
+    one: int,
+    turned: Flat,
+    acc: simd.Int32,
+    x: Flat,
+    states: row.States,
+    update_states: row.States,
+    draw: Draw,
+    by: row.By,
     limits: Range,
     wrap: int,
     lr_mul: int,
-    update_rounding: int,
-    update_states: row.States,
-    update_by: By,
+    update_by: row.By,
+    master: Flat,
+    pitch: int,
     master_limits: Range,
     weight: Flat,
-    weight_rounding: int,
-    weight_by: By,
+    weight_by: row.By,
     weight_limits: Range,
-    count: bool,
-) -> tuple[int, int, int]:
-    """UPDATE: accumulators [rows, cols] -> gradient -> master -= round(lr * gradient); and, where `weight` is not
-    empty, the weights that the read port will give of the new masters.
+) -> tuple[int, int]:
+    """UPDATE in vector code."""
+    _start_update(draw, by, update_by, states, update_states)
+    block = acc.shape[0]
+    changed, bits = 0, 0
+    for first in range(0, rows, block):
+        count = min(block, rows - first)
+        update_product(a[first:], a_pitch, b, b_pitch, depth, one, turned, acc, count)
+        more, seen, _ = _update_rows(
+            acc,
+            count,
+            x,
+            states,
+            update_states,
+            by,
+            limits,
+            wrap,
+            lr_mul,
+            update_by,
+            master[first * pitch :],
+            pitch,
+            master_limits,
+            weight[first * pitch :],
+            weight_by,
+            weight_limits,
+            False,
+        )
+        changed, bits = changed + more, bits | seen
+    return changed, bits
 
-    Returns as `narrowing`, and where `count` the accumulators not zero whose gradient is.
+
+@kernel
+def updating(
+    acc: Flat,
+    x: Flat,
+    states: row.States,
+    update_states: row.States,
+    draw: Draw,
+    by: row.By,
+    limits: Range,
+    wrap: int,
+    lr_mul: int,
+    update_by: row.By,
+    master: Flat,
+    pitch: int,
+    master_limits: Range,
+    weight: Flat,
+    weight_by: row.By,
+    weight_limits: Range,
+    count_lost: bool,
+) -> tuple[int, int, int]:
+    """UPDATE from all its accumulators on: as `_update_rows`."""
+    _start_update(draw, by, update_by, states, update_states)
+    return _update_rows(
+        acc,
+        acc.shape[0],
+        x,
+        states,
+        update_states,
+        by,
+        limits,
+        wrap,
+        lr_mul,
+        update_by,
+        master,
+        pitch,
+        master_limits,
+        weight,
+        weight_by,
+        weight_limits,
+        count_lost,
+    )
+
+
+@kernel
+def _start_update(draw: Draw, by: row.By, update_by: row.By, states: row.States, update_states: row.States) -> None:
+    if by[2]:
+        _start(draw[0], _NARROW, draw[1], states, draw[2])
+    if update_by[2]:
+        _start(draw[0], _UPDATE, draw[1], update_states, draw[2])
+
+
+@kernel
+def _update_rows(
+    acc: Flat,
+    count: int,
+    x: Flat,
+    states: row.States,
+    update_states: row.States,
+    by: row.By,
+    limits: Range,
+    wrap: int,
+    lr_mul: int,
+    update_by: row.By,
+    master: Flat,
+    pitch: int,
+    master_limits: Range,
+    weight: Flat,
+    weight_by: row.By,
+    weight_limits: Range,
+    count_lost: bool,
+) -> tuple[int, int, int]:
+    """Accumulators -> gradient -> master -= round(lr * gradient); and, where `weight` is not empty, the weights that
+    the read port will give of the new masters.
+
+    Returns as `_narrow_rows`, and where `count_lost` the accumulators not zero whose gradient is.
     """
     T = x.dtype.type
-    rows, cols = acc.shape
-    lost = 0
-    changed, bits, m, sign = 0, T(0), T(lr_mul), T(8 * x.itemsize - 1)
-    for r in range(rows):
+    cols = acc.shape[1]
+    changed, lost, bits, m = 0, 0, T(0), T(lr_mul)
+    for r in range(count):
         source = acc[r]
-        for c in range(cols):
-            v = T(source[c])
-            bits = T(bits | T(v ^ T(v >> sign)))
-            x[c] = v
-        if rounding == _STOCHASTIC:
-            _step(states)
-        _round_row(x, rounding, states, by)
+        bits |= _take(source, x)
+        _round_row(x, states, by)
         changed += _fit_row(x, limits[0], limits[1], wrap)
-        if count:
+        if count_lost:
             for c in range(cols):
                 lost += (x[c] == 0) & (source[c] != 0)
         for c in range(cols):
             x[c] = T(m * x[c])
-        if update_rounding == _STOCHASTIC:
-            _step(update_states)
-        _round_row(x, update_rounding, update_states, update_by)
+        _round_row(x, update_states, update_by)
         target = master[r * pitch : r * pitch + cols]
         for c in range(cols):
             x[c] = T(T(target[c]) - x[c])
@@ -131,7 +364,7 @@ def updating(
         for c in range(cols):
             target[c] = x[c]
         if weight.size:
-            _round_row(x, weight_rounding, states, weight_by)
+            _round_row(x, states, weight_by)
             _fit_row(x, weight_limits[0], weight_limits[1], 0)
             delivered = weight[r * pitch : r * pitch + cols]
             for c in range(cols):
@@ -141,7 +374,7 @@ def updating(
 
 @kernel
 def reading(
-    master: Flat, weight: Flat, pitch: int, rows: int, x: Flat, rounding: int, states: row.States, by: By, limits: Range
+    master: Flat, weight: Flat, pitch: int, rows: int, x: Flat, states: row.States, by: row.By, limits: Range
 ) -> None:
     """The WGT read port: masters -> weights, both flat from their matrix on, x [cols] scratch."""
     T = x.dtype.type
@@ -149,7 +382,7 @@ def reading(
         source = master[r * pitch : r * pitch + x.size]
         for c in range(x.size):
             x[c] = T(source[c])
-        _round_row(x, rounding, states, by)
+        _round_row(x, states, by)
         _fit_row(x, limits[0], limits[1], 0)
         target = weight[r * pitch : r * pitch + x.size]
         for c in range(x.size):

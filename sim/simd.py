@@ -202,13 +202,16 @@ _outer_rows, _outer_single = _outer_tile(_OUTER), _outer_tile(1)
 
 @kernel
 def dot(a: Int16, a_stride: int, b: Int16, b_stride: int, c: Int32, rows: int, cols: int, depth: int) -> None:
-    """c[r, c] = sum_k a[r, k] b[c, k]: a and b flat with strides in elements, c flat [rows * cols]."""
-    r = 0
-    while r < rows:
-        q = 0
-        tall = rows - r >= _DOT
-        while q < cols:
-            wide = cols - q >= _DOT
+    """c[r, c] = sum_k a[r, k] b[c, k]: a and b flat with strides in elements, c flat [rows * cols].
+
+    A few rows of `b` stay in cache while those of `a` pass: give it few enough rows that `a` stays there too.
+    """
+    q = 0
+    while q < cols:
+        r = 0
+        wide = cols - q >= _DOT
+        while r < rows:
+            tall = rows - r >= _DOT
             x, y, z = _at(a, r * a_stride), _at(b, q * b_stride), _at(c, r * cols + q)
             if tall and wide:
                 _dot_square(x, a_stride, y, b_stride, z, cols, depth)
@@ -218,8 +221,8 @@ def dot(a: Int16, a_stride: int, b: Int16, b_stride: int, c: Int32, rows: int, c
                 _dot_row(x, a_stride, y, b_stride, z, cols, depth)
             else:
                 _dot_single(x, a_stride, y, b_stride, z, cols, depth)
-            q += _DOT if wide else 1
-        r += _DOT if tall else 1
+            r += _DOT if tall else 1
+        q += _DOT if wide else 1
 
 
 @kernel
