@@ -14,7 +14,7 @@ from insitu.arch.errors import ArchError, require
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
-ARCH_VERSION = 1
+ARCH_VERSION = 2
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = 1 << 20

@@ -33,6 +33,8 @@ from insitu.arch.params import SCALES, CoreParams
 MAGIC = b"INSITU\x00\x01"
 _LENGTH = struct.Struct("<I")
 _DIGEST = hashlib.sha256().digest_size
+#: What a tensor's place is written as, beside its memory.
+_PLACE = ("base", "rows", "cols", "pitch", "groups", "tail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +55,13 @@ class Tensor:
         m = self.matrix
         return {
             "memory": m.memory.name,
-            **{k: getattr(m, k) for k in ("base", "rows", "cols", "pitch")},
+            **{k: getattr(m, k) for k in _PLACE},
             **{k: getattr(self, k) for k in ("role", "width", "scale", "layer", "bias")},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tensor:
-        place = {k: data[k] for k in ("base", "rows", "cols", "pitch")}
+        place = {k: data[k] for k in _PLACE}
         return cls(
             matrix=Matrix(memory=Memory[data["memory"]], **place),
             role=Role(data["role"]),
