@@ -83,7 +83,7 @@ def take(source: Row, x: Row) -> Any:
 
 @kernel
 def round_row(x: Row, states: States, by: By) -> None:
-    """x <- x * 2**-s rounded, `by` the `constants` of s. Where that draws, every generator takes a step first."""
+    """x <- x * 2**-s rounded, `by` the `constants` of s; `states`, random bits [x.size], are read where it draws."""
     T = x.dtype.type
     left, right, extra = T(by[0]), T(by[1]), T(by[3])
     random, below, odd = T(by[2]), T(by[4]), T(by[5])
@@ -101,12 +101,7 @@ def round_row(x: Row, states: States, by: By) -> None:
             x[c] = T(T(q ^ sign) - sign)
     elif random:
         for c in range(x.size):
-            s = states[c]
-            s = np.uint32(s ^ np.uint32(s << np.uint32(13)))
-            s = np.uint32(s ^ np.uint32(s >> np.uint32(17)))
-            s = np.uint32(s ^ np.uint32(s << np.uint32(5)))
-            states[c] = s
-            x[c] = _right(T(x[c] + _left(T(T(s) & random), extra)), right)
+            x[c] = _right(T(x[c] + _left(T(T(states[c]) & random), extra)), right)
     else:
         for c in range(x.size):
             v = _left(x[c], left)
