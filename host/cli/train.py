@@ -164,12 +164,19 @@ def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
 
 
 def _statistics(program: Program, device: Any) -> dict[str, dict[str, float]]:
-    """The emulator's statistics by tensor name; a weight's are those of its gradient."""
-    return {
-        name: device.statistics.of(tensor.matrix).to_json()
-        for name, tensor in program.tensors.items()
-        if name not in ("sample", "target")
-    }
+    """The emulator's statistics by tensor name; a weight's are those of its gradient.
+
+    Only what passes narrow has some: samples, targets and what pools move have none. They are kept by place: tensors
+    that share one have them together, under all their names.
+    """
+    narrowed = {(i.d.memory, i.d.base) for i in program.entry("train") if i.width}
+    names: dict[Any, list[str]] = {}
+    for name, tensor in program.tensors.items():
+        place = tensor.matrix.memory, tensor.matrix.base
+        if place in narrowed and name != "target":
+            names.setdefault(place, []).append(name)
+    matrices = {name: tensor.matrix for name, tensor in program.tensors.items()}
+    return {" + ".join(group): device.statistics.of(matrices[group[0]]).to_json() for group in names.values()}
 
 
 def _statistics_table(by_tensor: dict[str, dict[str, float]]) -> Table:

@@ -109,9 +109,7 @@ class _Emitter:
     # Passes.
 
     def _forward(self, *, train: bool) -> list[Instruction]:
-        return [
-            self._pool(t) if isinstance(t, PoolTensors) else self._product(t, train=train) for t in self.plan.nodes
-        ]
+        return [self._pool(t) if isinstance(t, PoolTensors) else self._product(t, train=train) for t in self.plan.nodes]
 
     def _product(self, t: LayerTensors, *, train: bool) -> Instruction:
         return Instruction(
@@ -200,16 +198,16 @@ class _Emitter:
             **self._narrowing(Opcode.UPDATE, t.formats),
         )
 
-    def _bias(self, t: LayerTensors) -> dict[str, int]:
+    def _bias(self, t: LayerTensors) -> dict[str, Any]:
         return {"bias": int(t.node.bias), "bias_exponent": self.start.bias_exponents.get(t.node.name, 0)}
 
 
-def _named(window: Window, *extents: str) -> dict[str, int]:
+def _named(window: Window, *extents: str) -> dict[str, Any]:
     """Extents as fields, where 0 stands for 1."""
     return {name: value if (value := getattr(window, name)) > 1 else 0 for name in extents}
 
 
-def _window(window: Window) -> dict[str, int]:
+def _window(window: Window) -> dict[str, Any]:
     """The fields of a product's window."""
     return {
         **_named(window, *_EXTENTS),

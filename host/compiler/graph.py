@@ -45,7 +45,8 @@ class Layer:
         return by_channel.transpose(0, 2, 1).reshape(self.outputs, -1)
 
     def biases(self) -> npt.NDArray[np.float64]:
-        """Its biases, float64 [outputs]."""
+        """Its biases, float64 [outputs], of a layer that has them."""
+        assert self.module.bias is not None
         return self.module.bias.detach().numpy().astype(np.float64)
 
 

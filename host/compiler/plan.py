@@ -111,7 +111,7 @@ class Plan:
             name,
             rows=node.outputs,
             groups=node.window.taps,
-            tail=node.bias if grouped else 0,
+            tail=int(node.bias) if grouped else 0,
             bias=node.bias,
         )
         self._add(error, Memory.ERR, cols, Role.ERROR, formats, name, pixels=pixels, life=life)
@@ -144,7 +144,7 @@ class Plan:
         samples: Samples | None = None,
         life: tuple[int, int] | None = None,
     ) -> None:
-        """Ask for a tensor of `rows` rows a pixel, a batch's where 0, with a scale register of its own or a given one."""
+        """Ask for a tensor of `rows` rows a pixel (0: a batch's), with a scale register of its own or a given one."""
         if any(name == request.name for request in self._requests):
             raise CompileError(f"two parts of the student would have a tensor {name!r}: rename one")
         request = Request(
@@ -154,7 +154,7 @@ class Plan:
             cols=cols,
             pixels=pixels,
             groups=groups,
-            tail=int(tail),
+            tail=tail,
             life=life,
         )
         nowhere = Matrix(memory=memory, base=0, rows=1, cols=1, pitch=1)

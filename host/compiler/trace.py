@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
 from insitu.arch.samples import Samples
 from insitu.arch.window import Window
 from insitu.host.compiler import fold, windows
 from insitu.host.compiler.graph import Graph, Layer, Node, Pool
+from insitu.host.compiler.kinds import DROPOUT, kind, reads_batch, reads_size
 from insitu.host.errors import CompileError
 
 SUPPORTED = (
     "Conv2d, BatchNorm2d after a Conv2d, MaxPool2d, Flatten, Linear, ReLU, Dropout, Identity (and functional forms of "
     "Flatten, MaxPool2d, ReLU, Dropout)"
 )
-
-_DROPOUT = (F.dropout, F.dropout2d)
-#: Modules by what they are to the graph, and functions and methods that are the same.
-_MODULES: dict[type[nn.Module], str] = {
-    nn.Conv2d: "conv",
-    nn.BatchNorm2d: "norm",
-    nn.ReLU: "relu",
-    nn.MaxPool2d: "pool",
-    nn.Flatten: "flatten",
-    nn.Linear: "linear",
-    nn.Dropout: "nothing",
-    nn.Dropout2d: "nothing",
-    nn.Identity: "nothing",
-}
-_FUNCTIONS: dict[Callable[..., Any], str] = {
-    torch.relu: "relu",
-    F.relu: "relu",
-    F.max_pool2d: "pool",
-    torch.max_pool2d: "pool",
-    torch.flatten: "flatten",
-    torch.reshape: "view",
-    **dict.fromkeys(_DROPOUT, "nothing"),
-}
-_METHODS = {"relu": "relu", "relu_": "relu", "flatten": "flatten", "view": "view", "reshape": "view"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +67,8 @@ class _Tracer:
     def graph(self) -> Graph:
         inputs = [n for n in self._traced.graph.nodes if n.op == "placeholder"]
         for node in self._traced.graph.nodes:
-            users = [u for u in node.users if not _reads_size(u)]
-            if len(users) > 1 and node.op != "output" and not _reads_size(node) and not _is_batch(node):
+            users = [u for u in node.users if not reads_size(u)]
+            if len(users) > 1 and node.op != "output" and not reads_size(node) and not reads_batch(node):
                 self._unsupported.append(f"{node.name} (its value is used {len(users)} times: no branches yet)")
         for node in self._traced.graph.nodes:
             if node.op == "placeholder":
@@ -131,28 +104,16 @@ class _Tracer:
     def _take(self, node: fx.Node) -> None:
         if self._reads_batch(node):
             return
-        kind, what = self._kind(node)
+        what, name = kind(self._traced, node)
         before = self._before(node)
         try:
-            if kind == "":
-                raise _Unsupported(what)
-            handler: Callable[[fx.Node, _Value | None], _Value | None] = getattr(self, f"_{kind}")
+            if not what:
+                raise _Unsupported(name)
+            handler: Callable[[fx.Node, _Value | None], _Value | None] = getattr(self, f"_{what}")
             self._values[node] = handler(node, before)
         except _Unsupported as reason:
             self._unsupported.append(f"{node.name} ({reason})")
             self._values[node] = None
-
-    def _kind(self, node: fx.Node) -> tuple[str, str]:
-        """What a node is to the graph, and its name for people."""
-        if node.op == "call_module":
-            module = self._module(node)
-            return next((k for t, k in _MODULES.items() if isinstance(module, t)), ""), type(module).__name__
-        if node.op == "call_function":
-            found = _FUNCTIONS.get(node.target, "")  # type: ignore[arg-type]  # a function
-            return found, getattr(node.target, "__name__", str(node.target))
-        if node.op == "call_method":
-            return _METHODS.get(str(node.target), ""), f".{node.target}"
-        return "", node.op
 
     def _module(self, node: fx.Node) -> nn.Module:
         return self._traced.get_submodule(str(node.target))
@@ -164,10 +125,10 @@ class _Tracer:
     def _reads_batch(self, node: fx.Node) -> bool:
         """Whether a node is no part of the student but reads how many samples there are."""
         given = node.args[0] if node.args else None
-        if _reads_size(node):
+        if reads_size(node):
             (self._batches if node.args[1:] == (0,) else self._sizes).add(node)
             return True
-        if _is_batch(node) and given in self._sizes:
+        if reads_batch(node) and given in self._sizes:
             self._batches.add(node)
             return True
         return False
@@ -175,7 +136,7 @@ class _Tracer:
     # What each kind of part makes of the value before it.
 
     def _nothing(self, node: fx.Node, before: _Value | None) -> _Value | None:
-        if node.target in _DROPOUT:
+        if node.target in DROPOUT:
             self._gone.append(node)
         return before
 
@@ -197,7 +158,9 @@ class _Tracer:
             end = node.args[2] if len(node.args) > 2 else node.kwargs.get("end_dim", -1)
             ends = (start, end)  # type: ignore[assignment]  # any of fx's arguments: compared, no more
         if ends[0] != 1 or (ends[1] != -1 and (before is None or ends[1] != len(before.shape))):
-            raise _Unsupported(f"Flatten of dimensions {ends[0]} to {ends[1]}: all of a sample's are flattened, 1 to -1")
+            raise _Unsupported(
+                f"Flatten of dimensions {ends[0]} to {ends[1]}: all of a sample's are flattened, 1 to -1"
+            )
         return self._flattened(before)
 
     def _view(self, node: fx.Node, before: _Value | None) -> _Value | None:
@@ -238,7 +201,7 @@ class _Tracer:
         if self._uses[str(node.target)] > 1:
             raise _Unsupported("BatchNorm2d used twice: it cannot be folded into both Conv2d before it")
         source = node.args[0] if node.args else node.kwargs["input"]
-        while isinstance(source, fx.Node) and source.args and self._kind(source)[0] == "nothing":
+        while isinstance(source, fx.Node) and source.args and kind(self._traced, source)[0] == "nothing":
             source = source.args[0]
         directly = isinstance(source, fx.Node) and isinstance(last, Layer) and str(source.target) == last.name
         if not directly or not isinstance(last, Layer) or not isinstance(last.module, nn.Conv2d):
@@ -290,7 +253,9 @@ class _Tracer:
     def _expect(self, node: fx.Node, gives: int, takes: int, what: str) -> None:
         if gives != takes:
             before = repr(self._nodes[-1].name) if self._nodes else "the sample"
-            self._mismatches.append(f"layer {str(node.target)!r} takes {takes} {what}, {before} before it gives {gives}")
+            self._mismatches.append(
+                f"layer {str(node.target)!r} takes {takes} {what}, {before} before it gives {gives}"
+            )
 
     # What is left when all were taken.
 
@@ -340,15 +305,3 @@ def _map(channels: int, window: Window) -> _Value:
 def _refuse(reason: str) -> None:
     if reason:
         raise _Unsupported(reason)
-
-
-def _reads_size(node: fx.Node) -> bool:
-    """x.size(), x.size(0), x.shape: no value of the student."""
-    if node.op == "call_method" and node.target == "size":
-        return node.args[1:] in ((), (0,)) and not node.kwargs
-    return node.op == "call_function" and node.target is getattr and node.args[1:] == ("shape",)
-
-
-def _is_batch(node: fx.Node) -> bool:
-    """x.shape[0], x.size()[0]."""
-    return node.op == "call_function" and node.target is operator.getitem and node.args[1:] == (0,)

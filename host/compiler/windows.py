@@ -125,10 +125,10 @@ def _pad(module: nn.Conv2d) -> Pair:
 
 
 def _pair(value: Any) -> Pair:
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)  # type: ignore[return-value]
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def _sizes(value: Any) -> Pair | None:
     """A pair of integers as torch takes it: one for both, or two."""
     pair = tuple(value) * (2 if len(value) == 1 else 1) if isinstance(value, tuple | list) else (value, value)
-    return pair if len(pair) == 2 and all(type(v) is int for v in pair) else None  # type: ignore[return-value]
+    return pair if len(pair) == 2 and all(type(v) is int for v in pair) else None
