@@ -183,8 +183,9 @@ class _Tracer:
     def _conv(self, node: fx.Node, before: _Value | None) -> _Value | None:
         module = self._module(node)
         assert isinstance(module, nn.Conv2d)
-        _refuse(windows.problems(module, None if before is None else (before.height, before.width)))
-        if before is not None and len(before.shape) != 3:
+        side = (before.height, before.width) if before is not None and len(before.shape) == 3 else None
+        _refuse(windows.problems(module, side))
+        if before is not None and side is None:
             raise _Unsupported(f"Conv2d of samples of shape {before.shape}: it takes [channels, height, width]")
         channels = module.in_channels
         if before is None:  # unknown: as if it fitted
