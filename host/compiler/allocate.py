@@ -37,11 +37,12 @@ class Request:
 
     def at(self, base: int, n: int) -> Matrix:
         """The matrix at a base. Raises CompileError where no instruction could name its size."""
-        shape = {"rows": self.pixels * self.rows, "cols": self.cols, "groups": self.groups, "tail": self.tail}
+        shape = {"rows": self._rows, "cols": self.cols, "groups": self.groups, "tail": self.tail}
         pitch = Matrix(memory=self.memory, base=base, pitch=0, **shape).row_words(n)
         if self.rows > ROWS_MAX or self.cols + self.tail > ROWS_MAX or pitch > PITCH_MAX:
             raise CompileError(
-                f"{self}: more than an instruction can name ({ROWS_MAX} rows and columns, {PITCH_MAX} words a row)"
+                f"{self.name}: {self._rows} x {self._width} is more than an instruction can name "
+                f"({ROWS_MAX} rows and columns, {PITCH_MAX} words a row)"
             )
         return Matrix(memory=self.memory, base=base, pitch=pitch, **shape)
 
@@ -51,8 +52,16 @@ class Request:
             return True
         return self.life[0] <= other.life[1] and other.life[0] <= self.life[1]
 
+    @property
+    def _rows(self) -> int:
+        return self.pixels * self.rows
+
+    @property
+    def _width(self) -> int:
+        return self.groups * self.cols + self.tail
+
     def __str__(self) -> str:
-        return f"{self.name} {self.pixels * self.rows}x{self.groups * self.cols + self.tail}"
+        return f"{self.name} {self._rows}x{self._width}"
 
 
 def place(requests: Sequence[Request], core: CoreParams) -> dict[str, Matrix]:
