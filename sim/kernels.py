@@ -36,7 +36,7 @@ Fit = tuple[row.By, Range, int]
 VECTOR = 16
 
 _start = lanes.start_states
-_step, _take, _round_row, _fit_row = row.step, row.take, row.round_row, row.fit_row
+_following, _step, _take, _round_row, _fit_row = row.following, row.step, row.take, row.round_row, row.fit_row
 _NARROW, _UPDATE = generator.NARROW_STREAM, generator.UPDATE_STREAM
 
 
@@ -46,10 +46,7 @@ def _random_bits(states: row.States, bits: row.States, count: int, size: int, id
     for first in range(0, size, VECTOR):
         for r in range(count):
             for c in range(VECTOR):
-                v = states[first + c]
-                v = np.uint32(v ^ np.uint32(v << np.uint32(13)))
-                v = np.uint32(v ^ np.uint32(v >> np.uint32(17)))
-                v = np.uint32(v ^ np.uint32(v << np.uint32(5)))
+                v = _following(states[first + c])
                 states[first + c] = v
                 bits[r * size + first + c] = v
             for _ in range(idle):
@@ -91,7 +88,7 @@ def _narrow_block(
     seen = _take(flat, x)
     if by[2]:
         _random_bits(scratch[2], bits, count, size, idle)
-    _round_row(x, bits, by)
+    _round_row(x, bits, by, False)
     changed = _fit_row(x, limits[0], limits[1], wrap)
     for r in range(count):
         source, target = x[r * size : r * size + cols], out[r * pitch : r * pitch + cols]
@@ -364,18 +361,14 @@ def _update_block(
     for r in range(count):
         source = acc[r]
         seen |= _take(source, x)
-        if by[2]:
-            _step(states)
-        _round_row(x, states, by)
+        _round_row(x, states, by, True)
         changed += _fit_row(x, limits[0], limits[1], wrap)
         if count_lost:
             for c in range(x.size):
                 lost += (x[c] == 0) & (source[c] != 0)
         for c in range(x.size):
             x[c] = T(m * x[c])
-        if update_by[2]:
-            _step(update_states)
-        _round_row(x, update_states, update_by)
+        _round_row(x, update_states, update_by, True)
         for g in range(groups + (tail > 0)):
             width = cols if g < groups else tail
             part = x[g * cols : g * cols + width]
@@ -387,9 +380,9 @@ def _update_block(
                 beyond = T(beyond + T(q != v))
                 part[c] = q
                 target[c] = q
-            changed += np.int64(beyond)
+            changed += int(beyond)
         if weight.size:
-            _round_row(x, states, weight_by)
+            _round_row(x, states, weight_by, False)
             _fit_row(x, weight_limits[0], weight_limits[1], 0)
             for g in range(groups + (tail > 0)):
                 width = cols if g < groups else tail
@@ -410,7 +403,7 @@ def reading(master: Flat, weight: Flat, pitch: int, rows: int, x: Flat, fit: Fit
         source = master[r * pitch : r * pitch + x.size]
         for c in range(x.size):
             x[c] = T(source[c])
-        _round_row(x, states, by)
+        _round_row(x, states, by, False)
         _fit_row(x, limits[0], limits[1], 0)
         target = weight[r * pitch : r * pitch + x.size]
         for c in range(x.size):

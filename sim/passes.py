@@ -30,7 +30,7 @@ _INT32_ROOM = 1 << 30
 #: Elements of a block of accumulators: with all that is made of them they stay in the first cache.
 _BLOCK = 2048
 #: Rows of accumulators that an update takes at once: one tile of the product.
-_UPDATE_ROWS = 8
+_UPDATE_ROWS = 12
 #: Terms a tap from which sums along rows are the faster: a whole vector of the product.
 _ALONG = 32
 
