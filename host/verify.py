@@ -105,8 +105,8 @@ def verify(
         emulator.scales[index][:] = [exponent, exponent]
     emulator.seed = seed
     engine.reset()
-    if stalls is not None:
-        engine.stall(stalls[0], send=stalls[1], receive=stalls[1], bus=stalls[1])
+    stall_seed, wait = stalls or (1, 0.0)
+    engine.stall(stall_seed, send=wait, receive=wait, bus=wait)
     steps = instructions = mismatches = rtl_cycles = model_cycles = 0
     first: Report | None = None
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -11,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -47,23 +49,43 @@ def build(
     """The shared library of a core, compiled if the cache has none. Raises BuildError, one line.
 
     waves: able to write waveforms (slower). core: stands in for the core that `params` describe.
-    Processes may build at the same time: a library appears whole, under a name of its contents.
+    Processes may build at the same time: a library appears whole, under a name of its contents, and of those that
+    want the same one, one makes it while the others wait.
     """
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "rtl"
-    # A core described by unchanged sources gives unchanged RTLIL: then elaboration is spared too.
-    index = None if core is not None else folder / f"{_digest(_sources(params), waves)}.txt"
-    if index is not None and index.exists():
-        library = folder / index.read_text()
-        if library.exists():
-            return library
-    text = rtlil(params, core)
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{_digest(text, waves)}.so"
-    if not library.exists():
-        _build(library, params, text, waves)
-    if index is not None:
+    if core is not None:
+        return _library(folder, params, rtlil(params, core), waves)
+    # A core described by unchanged sources gives unchanged RTLIL: then elaboration is spared too.
+    index = folder / f"{_digest(_sources(params), waves)}.txt"
+    with _alone(index):
+        if index.exists() and (library := folder / index.read_text()).exists():
+            return library
+        library = _library(folder, params, rtlil(params), waves)
         write_whole(index, library.name.encode())
+        return library
+
+
+def _library(folder: Path, params: CoreParams, text: str, waves: bool) -> Path:
+    """The library of an RTLIL text, compiled if it is not there."""
+    library = folder / f"{_digest(text, waves)}.so"
+    with _alone(library):
+        if not library.exists():
+            _build(library, params, text, waves)
     return library
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from making the same file; the lock falls with its holder, however that ends."""
+    lock = path.with_suffix(f"{path.suffix}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Whoever waits holds this very file; whoever comes later makes another and finds the work done.
+            lock.unlink(missing_ok=True)
 
 
 def _build(library: Path, params: CoreParams, text: str, waves: bool) -> None:
