@@ -43,6 +43,11 @@ _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 _RUNTIME_WAVES = ("verilated_vcd_c.cpp",)
 
 
+def default_cache() -> Path:
+    """Where libraries are kept: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("insitu")) / "rtl"
+
+
 def build(
     params: CoreParams, *, waves: bool = False, core: object | None = None, cache_dir: Path | None = None
 ) -> Path:
@@ -52,7 +57,7 @@ def build(
     Processes may build at the same time: a library appears whole, under a name of its contents, and of those that
     want the same one, one makes it while the others wait.
     """
-    folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "rtl"
+    folder = cache_dir or default_cache()
     folder.mkdir(parents=True, exist_ok=True)
     if core is not None:
         return _library(folder, params, rtlil(params, core), waves)
@@ -75,6 +80,18 @@ def _library(folder: Path, params: CoreParams, text: str, waves: bool) -> Path:
     return library
 
 
+def from_verilog(params: CoreParams, text: str, *, cache_dir: Path | None = None) -> Path:
+    """The shared library of a core's Verilog as it is given: what the way through yosys is measured against. Its
+    memories cannot be looked into."""
+    folder = cache_dir or default_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{_digest(text, waves=False)}.so"
+    with _alone(library):
+        if not library.exists():
+            _compiled(library, params, text, (), waves=False)
+    return library
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from making the same file; the lock falls with its holder, however that ends."""
@@ -89,10 +106,14 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _build(library: Path, params: CoreParams, text: str, waves: bool) -> None:
-    folder = library.parent
     flat, banks = netlist.name_banks(netlist.verilog(text, keep_names=waves))
+    _compiled(library, params, flat, banks, waves)
+
+
+def _compiled(library: Path, params: CoreParams, text: str, banks: Sequence[Bank], waves: bool) -> None:
+    folder = library.parent
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as temporary:
-        made = _compile(Path(temporary), folder, params, flat, banks, waves)
+        made = _compile(Path(temporary), folder, params, text, banks, waves)
         made.replace(library)
 
 

@@ -22,12 +22,20 @@ _CYCLES, _SENDING, _RECEIVED, _ROOM, _BEATS_IN, _BEATS_OUT = range(6)
 class CompiledEngine:
     """An `Engine` at several hundred thousand cycles a second; `waves` names a VCD file to write, which is slow.
 
-    Compiles the core unless the cache has it (build.py); `core` stands in for the core that `params` describe.
+    Compiles the core unless the cache has it (build.py); `core` stands in for the core that `params` describe, and
+    `library` is one already compiled.
     """
 
-    def __init__(self, params: CoreParams, *, waves: str | Path | None = None, core: object | None = None) -> None:
+    def __init__(
+        self,
+        params: CoreParams,
+        *,
+        waves: str | Path | None = None,
+        core: object | None = None,
+        library: Path | None = None,
+    ) -> None:
         self.core = params
-        self._library = _load(build(params, waves=waves is not None, core=core))
+        self._library = _load(library or build(params, waves=waves is not None, core=core))
         self._engine: int | None = self._library.insitu_new()
         self._dtype = np.dtype(f"int{params.lane_bits}")
         if waves is not None and not self._library.insitu_waves(self._engine, str(waves).encode()):
