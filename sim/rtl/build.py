@@ -20,7 +20,9 @@ from pathlib import Path
 
 import platformdirs
 
+from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.arch.place import BASE_BITS, NAME_LETTERS, OPERANDS
 from insitu.arch.program import write_whole
 from insitu.arch.registers import REGISTERS
 from insitu.fpga import yosys
@@ -53,7 +55,8 @@ def build(
 ) -> Path:
     """The shared library of a core, compiled if the cache has none. Raises BuildError, one line.
 
-    waves: able to write waveforms (slower). core: stands in for the core that `params` describe.
+    waves: able to write waveforms (slower), which name what runs (fpga/trace.py). core: stands in for the core that
+    `params` describe.
     Processes may build at the same time: a library appears whole, under a name of its contents, and of those that
     want the same one, one makes it while the others wait.
     """
@@ -66,7 +69,7 @@ def build(
     with _alone(index):
         if index.exists() and (library := folder / index.read_text()).exists():
             return library
-        library = _library(folder, params, rtlil(params), waves)
+        library = _library(folder, params, rtlil(params, traced=waves), waves)
         write_whole(index, library.name.encode())
         return library
 
@@ -196,7 +199,7 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     arguments = [*VERILATOR_FLAGS, *(("--trace",) if waves else ()), "--Mdir", "verilated", "visible.vlt", "top.v"]
     _run([*command, *arguments], work, environment)
     verilated = work / "verilated"
-    (verilated / "config.h").write_text(_config(params, banks, waves))
+    (verilated / "config.h").write_text(_config(params, banks, waves=waves, traced="operand_a_name" in flat))
     harness = importlib.resources.files(__package__).joinpath("harness.cpp").read_text()
     (verilated / "harness.cpp").write_text(harness)
     include = (f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-I.", f"-DVM_TRACE={int(waves)}")
@@ -219,12 +222,16 @@ def _compile_command(name: str) -> list[str]:
     return [_compiler(), *CXX_FLAGS, SLOW if "__Slow" in name else FAST]
 
 
-def _config(params: CoreParams, banks: Sequence[Bank], waves: bool) -> str:
+def _config(params: CoreParams, banks: Sequence[Bank], *, waves: bool, traced: bool) -> str:
     status = REGISTERS["STATUS"]
+    memories = ", ".join(f'"{memory.name}"' for memory in Memory)
+    operands = " ".join(f"X(operand_{name})" for name in OPERANDS)
     entries = " ".join(f"X({int(b.memory)}, {b.index}, {TOP}__DOT__{b.name}, {b.width})" for b in banks)
     return (
         f"#define STREAM_BITS {params.stream_bits}\n#define WAVES {int(waves)}\n#define STATUS {status.offset}\n"
-        f"#define BUSY {status.fields['busy'].put(1)}\n#define BANKS(X) {entries}\n"
+        f"#define BUSY {status.fields['busy'].put(1)}\n#define BANKS(X) {entries}\n#define TRACED {int(traced)}\n"
+        f"#define OPERANDS(X) {operands}\n#define NAME_LETTERS {NAME_LETTERS}\n"
+        f"#define BASE_BITS {BASE_BITS}\n#define MEMORIES {memories}\n"
     )
 
 
