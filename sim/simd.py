@@ -30,8 +30,9 @@ Int32 = npt.NDArray[np.int32]
 _I1, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _LANES = 16  # of int32
 _V32, _V16 = ir.VectorType(_I32, _LANES), ir.VectorType(_I16, 2 * _LANES)
-#: Rows and columns of a `dot` tile; rows of an `outer` tile, whose columns are one vector or two.
-_DOT, _OUTER = 4, 8
+#: Rows and columns of a `dot` tile; rows of an `outer` tile, of which one or two vectors of columns fill the registers,
+#: and of one for what is left.
+_DOT, _OUTER, _FEW = 4, 12, 4
 
 _Builder = Any
 _Value = Any
@@ -217,8 +218,8 @@ _at: Any = _element
 _dot_square, _dot_row, _dot_column, _dot_single = (
     _dot_tile(r, c) for r, c in ((_DOT, _DOT), (1, _DOT), (_DOT, 1), (1, 1))
 )
-_outer_wide, _outer_narrow, _single_wide, _single_narrow = (
-    _outer_tile(r, v) for r, v in ((_OUTER, 2), (_OUTER, 1), (1, 2), (1, 1))
+_outer_wide, _outer_narrow, _few_wide, _few_narrow, _single_wide, _single_narrow = (
+    _outer_tile(r, v) for r in (_OUTER, _FEW, 1) for v in (2, 1)
 )
 
 #: Segments of a product: where each begins in A and in B, int64, in elements.
@@ -284,13 +285,17 @@ def outer(
         r = 0
         while r < rows:
             x, y, z = _at(a, r * a_stride), _at(b, q), _at(c, r * c_stride + q)
-            tall, wide = rows - r >= _OUTER, width > _LANES
+            tall, few, wide = rows - r >= _OUTER, rows - r >= _FEW, width > _LANES
             if tall and wide:
                 _outer_wide(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
             elif tall:
                 _outer_narrow(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
+            elif few and wide:
+                _few_wide(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
+            elif few:
+                _few_narrow(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
             elif wide:
                 _single_wide(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
             else:
                 _single_narrow(x, a_stride, y, b_stride, u, v, count, z, c_stride, depth, width)
-            r += _OUTER if tall else 1
+            r += _OUTER if tall else _FEW if few else 1
