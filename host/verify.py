@@ -106,7 +106,11 @@ def verify(
         emulator.scales[index][:] = [exponent, exponent]
     emulator.seed = seed
     engine.reset()
-    engine.name_operands({place(t.matrix.memory, t.matrix.base): name for name, t in program.tensors.items()})
+    names: dict[int, str] = {}
+    for name, tensor in program.tensors.items():
+        at = place(tensor.matrix.memory, tensor.matrix.base)
+        names[at] = f"{names[at]} + {name}" if at in names else name
+    engine.name_operands(names)
     stall_seed, wait = stalls or (1, 0.0)
     engine.stall(stall_seed, send=wait, receive=wait, bus=wait)
     steps = instructions = mismatches = rtl_cycles = model_cycles = 0
