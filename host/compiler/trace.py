@@ -193,6 +193,7 @@ class _Tracer:
             return None
         self._expect(node, before.channels, channels, "channels")
         window = windows.of_convolution(module, before.height, before.width)
+        _refuse(windows.misses(window) if module.bias is not None else "")
         self._add(Layer(name=str(node.target), module=module, window=window, inputs=channels), before)
         return _map(module.out_channels, window)
 
@@ -210,6 +211,7 @@ class _Tracer:
         _refuse(fold.unfoldable(module))
         if module.num_features != last.outputs:
             raise _Unsupported(f"BatchNorm2d of {module.num_features} channels after {last.outputs}")
+        _refuse(windows.misses(last.window))
         convolution = fold.folded(last.module, module)
         self._nodes[-1] = replace(last, module=convolution)
         parent, _, name = last.name.rpartition(".")

@@ -48,6 +48,14 @@ def too_large(height: int, width: int) -> str:
     return f"a map of {height} x {width} pixels: up to {SIDE_MAX} x {SIDE_MAX}" if max(height, width) > SIDE_MAX else ""
 
 
+def misses(window: Window) -> str:
+    """Why a window cannot have a bias, or "": beside a single tap the bias is one more column of that tap, whose update
+    leaves out the output pixels that the tap meets nothing with."""
+    if window.taps > 1 or bool((window.reads >= 0).all()):
+        return ""
+    return "Conv2d of one tap with padding and a bias: without padding, or without bias"
+
+
 def of_convolution(module: nn.Conv2d, height: int, width: int) -> Window:
     """The window of a convolution without problems."""
     (out_height, out_width), (pad_height, pad_width) = _out(module, (height, width)), _pad(module)

@@ -56,6 +56,8 @@ STUDENTS: dict[str, Any] = {
     "padded, stride 2": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, 5, padding=2, stride=2), nn.ReLU()),
     "rectangular": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, (2, 3), padding=(0, 1)), nn.ReLU()),
     "one tap": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, 1), nn.ReLU()),
+    "one tap, padded": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, 1, padding=1, bias=False), nn.ReLU()),
+    "one tap, stride 2": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, 1, stride=2), nn.ReLU()),
     "same": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, (3, 1), padding="same"), nn.ReLU()),
     "no bias": lambda c: head(c, nn.ReLU(), nn.Conv2d(5, 6, 3, bias=False), nn.ReLU()),
     "relu, pool": lambda c: head(c, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 6, 2), nn.ReLU(), nn.MaxPool2d((2, 1))),

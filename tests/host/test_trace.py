@@ -253,6 +253,8 @@ def test_a_branch_is_named_with_the_rest() -> None:
         ([nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")], "padding_mode='reflect'"),
         ([nn.Conv2d(2, 3, 33, padding=16)], r"padding=\(16, 16\): up to 15"),
         ([nn.Conv2d(2, 3, 3, stride=(1, 2), groups=1, dilation=2)], r"dilation=.*; stride="),
+        ([nn.Conv2d(2, 3, 1, padding=1)], r"_0 \(Conv2d of one tap with padding and a bias"),
+        ([nn.Conv2d(2, 3, 1, padding=1, bias=False), nn.BatchNorm2d(3)], r"_1 \(Conv2d of one tap with padding and a"),
         ([nn.Conv2d(2, 3, 10)], "10 x 10 taps on a map of 9 x 8 pixels: it does not fit"),
         ([nn.MaxPool2d(3, stride=2)], r"_0 \(MaxPool2d: its stride is its kernel, without padding"),
         ([nn.MaxPool2d(3, padding=1)], "MaxPool2d: its stride is its kernel"),
