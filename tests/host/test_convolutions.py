@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,14 +116,15 @@ def expected(made: Compiled, x: npt.NDArray[np.float32], gradient: npt.NDArray[n
     return steps
 
 
+@pytest.mark.parametrize("n", [4, 16])
 @pytest.mark.parametrize("name", STUDENTS)
-def test_logits_and_steps_are_torchs(name: str) -> None:
-    module = student(name)
+def test_logits_and_steps_are_torchs(name: str, n: int) -> None:
+    module, core = student(name), replace(CORE, n=n)
     x, targets = samples()
-    made = compiled(module)
+    made = compiled(module, core=core)
     wanted = module(torch.from_numpy(x)).detach().numpy()
     gradient = (F.softmax(torch.from_numpy(wanted), 1).numpy() - targets).astype(np.float64)
-    with open_device(CORE) as driver:
+    with open_device(core) as driver:
         driver.load(made.program)
         driver.write_weights(made.masters)
         logits = driver.infer(x)
