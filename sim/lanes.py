@@ -17,9 +17,6 @@ from insitu.sim.jit import callee, kernel
 
 States = npt.NDArray[np.uint32]
 
-#: For instructions that do not draw.
-NO_STATES: States = np.empty(0, dtype=np.uint32)
-
 _mix, _lane_key, _nonzero = callee(generator.mix), callee(generator.lane_key), callee(generator.nonzero)
 
 

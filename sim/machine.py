@@ -12,21 +12,24 @@ from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import SCALES, CoreParams
 from insitu.sim import kernels
-from insitu.sim.lanes import NO_STATES as _NO_STATES
 from insitu.sim.memory import BankedMemory, Place, Values
 from insitu.sim.rows import constants
 
 
 class Weights:
-    """Masters as the read port delivers them: int16, laid out as the largest matrix asked for. One for each place,
-    width, shift and rounding, shared by all passes that read it."""
+    """Masters as the read port delivers them: int16, laid out as the masters are, as far as the widest matrix asked
+    for. One for each place, width, shift and rounding, shared by all passes that read it.
+
+    version: raised whenever they changed.
+    """
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         half = 1 << (instruction.weight_width - 1)
-        self.limits = (-half, half - 1)
-        self.by = constants(instruction.weight_rounding, instruction.weight_shift)
+        by = constants(instruction.weight_rounding, instruction.weight_shift)
+        self.fit: kernels.Fit = (by, (-half, half - 1), 0)
+        self.version = 0
         self._machine = machine
-        self._grow(instruction.b)
+        self._place(instruction.b)
 
     @property
     def matrix(self) -> Matrix:
@@ -34,42 +37,49 @@ class Weights:
 
     def cover(self, matrix: Matrix) -> None:
         """Deliver at least this matrix, which begins at the same place."""
-        if matrix.rows > self.matrix.rows or matrix.cols > self.matrix.cols:
-            rows, cols = max(matrix.rows, self.matrix.rows), max(matrix.cols, self.matrix.cols)
-            self._grow(replace(matrix, rows=rows, cols=cols))
+        n, rows = self._machine.core.n, max(matrix.rows, self.matrix.rows)
+        wider = matrix if matrix.row_words(n) > self.matrix.row_words(n) else self.matrix
+        if matrix.row_words(n) == self.matrix.row_words(n) and matrix.width > self.matrix.width:
+            wider = matrix
+        if (wider, rows) != (self.matrix, self.matrix.rows):
+            self._place(replace(wider, rows=rows))
 
-    def _grow(self, matrix: Matrix) -> None:
+    def _place(self, matrix: Matrix) -> None:
+        n = self._machine.core.n
         self._masters = self._machine.place(matrix)
-        self._row = np.empty(matrix.cols, np.int32 if self._machine.core.master_bits <= 30 else np.int64)
-        self._flat = np.zeros((matrix.rows - 1) * self._masters.pitch + matrix.cols, np.int16)
-        self.valid = False  #: until delivered, and again once a master changes
-        self._machine.grown()
+        words = matrix.row_words(n) * n
+        self._row = np.empty(words, np.int32 if self._machine.core.master_bits <= 30 else np.int64)
+        #: What was last delivered: a pass that rewrites all masters may bring it up to date itself, and then `renew`.
+        self.kept: Values = np.zeros((matrix.rows - 1) * self._masters.pitch + words, np.int16)
+        self.expire()
+        self._machine.placed()
 
-    @property
-    def kept(self) -> Values:
-        """What was last delivered, for a pass that brings it up to date itself."""
-        return self._flat
+    def expire(self) -> None:
+        """A master changed."""
+        self._valid = False
+        self.version += 1
+
+    def renew(self) -> None:
+        """All masters changed, and `kept` with them."""
+        self._valid = True
+        self.version += 1
 
     @property
     def flat(self) -> Values:
         """The weights as they are now, `pitch` elements a row."""
-        if not self.valid:
-            rows, pitch = self.matrix.rows, self.pitch
-            kernels.reading(self._masters.flat, self._flat, pitch, rows, self._row, _NO_STATES, self.by, self.limits)
-            self.valid = True
-        return self._flat
+        if not self._valid:
+            kernels.reading(self._masters.flat, self.kept, self.pitch, self.matrix.rows, self._row, self.fit)
+            self._valid = True
+        return self.kept
 
     @property
     def pitch(self) -> int:
         """Elements from one row to the next."""
         return self._masters.pitch
 
-    def view(self, matrix: Matrix) -> Values:
-        """The weights of a matrix that is covered: int16 view [rows, cols]."""
-        size = self.flat.itemsize
-        return np.lib.stride_tricks.as_strided(
-            self.flat, (matrix.rows, matrix.cols), (self.pitch * size, size), writeable=False
-        )
+    def read(self, matrix: Matrix) -> Values:
+        """The weights of a matrix that is covered: a copy [rows, width]."""
+        return self.flat[np.arange(matrix.rows)[:, None] * self.pitch + self._machine.place(matrix).columns]
 
 
 class Machine:
@@ -116,14 +126,14 @@ class Machine:
             self._readers[matrix] = mine, met
         return self._readers[matrix]
 
-    def grown(self) -> None:
+    def placed(self) -> None:
         """The place of some weights was set."""
         self._readers.clear()
 
     def changed(self) -> None:
         """All memories were written: weights are delivered anew."""
         for weights in self._weights.values():
-            weights.valid = False
+            weights.expire()
 
     def shift(self, scale: int, source: int) -> int:
         """The clamped shift from an accumulator's exponent to a scale register's."""

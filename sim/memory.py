@@ -6,6 +6,7 @@ rotation is kept beside it, so that the device's image can be shown at any time.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,12 @@ class BankedMemory:
         return self._rotation.size
 
     def view(self, matrix: Matrix) -> Values:
-        """The matrix as a writable view [rows, cols], for this once: see `Place.view`."""
+        """A matrix of one group as a writable view [rows, cols], for this once: see `Place.view`."""
         return Place(self, matrix).view
 
     def align(self, matrix: Matrix) -> None:
         """Turn words that were last written as another row number; the image does not change."""
-        words = blocks(matrix.cols, self.n)
+        words = matrix.row_words(self.n)
         rows = np.arange(matrix.rows)[:, None]
         addresses = (matrix.base + rows * matrix.pitch + np.arange(words)[None, :]).ravel()
         wanted = np.broadcast_to(rows % self.n, (matrix.rows, words)).ravel()
@@ -81,6 +82,8 @@ class Place:
         self.pitch = matrix.pitch * memory.n
         self._flat = memory.flat[matrix.base * memory.n :]
         size = self._flat.itemsize
+        #: Elements from one group of columns to the next.
+        self.group_pitch = blocks(matrix.cols, memory.n) * memory.n
         self._view = np.lib.stride_tricks.as_strided(
             self._flat, shape=(matrix.rows, matrix.cols), strides=(self.pitch * size, size)
         )
@@ -96,7 +99,21 @@ class Place:
 
     @property
     def view(self) -> Values:
-        """The matrix [rows, cols], writable, lanes in place now. Ask anew before each use: laying another matrix over
-        it may turn its words."""
+        """The matrix's first group [rows, cols], writable, lanes in place now. Ask anew before each use: laying another
+        matrix over it may turn its words."""
         _ = self.flat
         return self._view
+
+    @cached_property
+    def columns(self) -> npt.NDArray[np.int64]:
+        """Where each column lies in a row's words: int64 [width]."""
+        group, column = np.divmod(np.arange(self.matrix.width), self.matrix.cols)
+        return group * self.group_pitch + column
+
+    def read(self) -> Values:
+        """All columns: a copy [rows, width]."""
+        return self.flat[np.arange(self.matrix.rows)[:, None] * self.pitch + self.columns]
+
+    def write(self, values: npt.NDArray[np.integer[Any]]) -> None:
+        """Write all columns [rows, width]."""
+        self.flat[np.arange(self.matrix.rows)[:, None] * self.pitch + self.columns] = values

@@ -59,13 +59,18 @@ _left, _right = _shift("shl"), _shift("ashr")
 
 
 @kernel
+def following(v: Any) -> Any:
+    """A generator's next state: the xorshift of arch/generator.py in uint32."""
+    v = np.uint32(v ^ np.uint32(v << np.uint32(13)))
+    v = np.uint32(v ^ np.uint32(v >> np.uint32(17)))
+    return np.uint32(v ^ np.uint32(v << np.uint32(5)))
+
+
+@kernel
 def step(states: States) -> None:
-    """One step of every generator: the xorshift of arch/generator.py in uint32."""
+    """One step of every generator."""
     for c in range(states.size):
-        v = states[c]
-        v = np.uint32(v ^ np.uint32(v << np.uint32(13)))
-        v = np.uint32(v ^ np.uint32(v >> np.uint32(17)))
-        states[c] = np.uint32(v ^ np.uint32(v << np.uint32(5)))
+        states[c] = following(states[c])
 
 
 @kernel
@@ -82,8 +87,9 @@ def take(source: Row, x: Row) -> Any:
 
 
 @kernel
-def round_row(x: Row, states: States, by: By) -> None:
-    """x <- x * 2**-s rounded, `by` the `constants` of s. Where that draws, every generator takes a step first."""
+def round_row(x: Row, states: States, by: By, steps: bool) -> None:
+    """x <- x * 2**-s rounded, `by` the `constants` of s; `states`, random bits [x.size], are read where it draws: after
+    a step of each where it `steps`."""
     T = x.dtype.type
     left, right, extra = T(by[0]), T(by[1]), T(by[3])
     random, below, odd = T(by[2]), T(by[4]), T(by[5])
@@ -99,14 +105,13 @@ def round_row(x: Row, states: States, by: By) -> None:
             up = T(_right(discarded, half) > _left(T(discarded & low_mask), low))
             q = T(_right(magnitude, right) + up)
             x[c] = T(T(q ^ sign) - sign)
+    elif random and steps:
+        for c in range(x.size):
+            states[c] = following(states[c])
+            x[c] = _right(T(x[c] + _left(T(T(states[c]) & random), extra)), right)
     elif random:
         for c in range(x.size):
-            s = states[c]
-            s = np.uint32(s ^ np.uint32(s << np.uint32(13)))
-            s = np.uint32(s ^ np.uint32(s >> np.uint32(17)))
-            s = np.uint32(s ^ np.uint32(s << np.uint32(5)))
-            states[c] = s
-            x[c] = _right(T(x[c] + _left(T(T(s) & random), extra)), right)
+            x[c] = _right(T(x[c] + _left(T(T(states[c]) & random), extra)), right)
     else:
         for c in range(x.size):
             v = _left(x[c], left)
