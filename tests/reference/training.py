@@ -144,9 +144,10 @@ class Training:
 
     @staticmethod
     def _moved(layer: Layer) -> dict[str, Any]:
-        """A layer's weights as LOAD and STORE are told of them."""
-        sizes = {"rows": layer.outputs, "cols": layer.inputs + layer.bias, "bias": layer.bias}
-        return {"memory": Memory.WGT, **sizes, **layer.only("kernel")}
+        """A layer's weights as LOAD and STORE are told of them: of a kernel only where it has several taps."""
+        sizes = {"rows": layer.outputs, "cols": layer.inputs + layer.bias}
+        kernel = {"bias": layer.bias, **layer.only("kernel")} if layer.taps > 1 else {}
+        return {"memory": Memory.WGT, **sizes, **kernel}
 
     def _forward(self, k: int) -> Instruction:
         layer, relu = self.layers[k], int(k != len(self.layers) - 1)
