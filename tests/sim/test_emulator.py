@@ -80,7 +80,7 @@ def compare(case: Case, *, statistics: bool = False) -> None:
 @pytest.mark.parametrize(
     ("strategy", "cases"),
     [
-        (on_any_core(pass_instructions), 2000),
+        (on_any_core(pass_instructions), 2400),
         (close_sums(), 800),
         (on_any_core(moves), 150),
         (on_any_core(train_sequences), 200),
@@ -98,7 +98,8 @@ def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> Non
         compare(case)
 
     run()
-    assert len(distinct) > 0.9 * cases
+    # A few are alike: what was drawn for a layer that the memories have no room for changes nothing.
+    assert len(distinct) > 0.8 * cases
 
 
 @explore(60)
