@@ -6,13 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from insitu.arch.check import PlaceError, WidthError, check
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+from tests.reference.strategies import (
+    Case,
+    convolution_sequences,
+    moves,
+    on_any_core,
+    pass_instructions,
+    train_sequences,
+)
 
 CORE = CoreParams(
     n=4,
@@ -53,8 +61,9 @@ def test_passes_drawn_for_a_core(case: Case) -> None:
     check(case.instructions[0], case.core)
 
 
-@given(on_any_core(train_sequences))
-def test_training_drawn_for_a_core(case: Case) -> None:
+@settings(deadline=None)
+@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences), on_any_core(moves)))
+def test_programs_drawn_for_a_core(case: Case) -> None:
     for instruction in case.instructions:
         check(instruction, case.core)
 
@@ -105,3 +114,12 @@ def test_rows_do_not_overlap(instruction: Instruction, operand: str) -> None:
 
 def test_a_single_row_needs_no_pitch() -> None:
     check(Instruction(opcode=Opcode.LOAD, rows=1, cols=9), CORE)
+
+
+def test_groups_of_columns_do_not_overlap() -> None:
+    kernel = {"kernel_width": 2, "width": 2, "master_width": 8, "a_pitch": 1, "b_pitch": 1}
+    shape = {"rows": 2, "cols": 4, "depth": 1}
+    update = Instruction(opcode=Opcode.UPDATE, **shape, **kernel, d_pitch=2)  # type: ignore[arg-type]
+    check(update, CORE)
+    with pytest.raises(PlaceError, match="operand d: rows of 8 elements overlap at a pitch of 1 words"):
+        check(replace(update, d_pitch=1), CORE)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from insitu.arch.isa import Instruction, Opcode, assemble
@@ -19,7 +19,15 @@ from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
 from tests.reference.compare import expect_equal
 from tests.reference.machine import ReferenceMachine, State
-from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+from tests.reference.strategies import (
+    Case,
+    close_sums,
+    convolution_sequences,
+    moves,
+    on_any_core,
+    pass_instructions,
+    train_sequences,
+)
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -69,27 +77,38 @@ def compare(case: Case, *, statistics: bool = False) -> None:
         expect_equal(case.core, instruction, expected, state_of(emulator))
 
 
-@pytest.mark.parametrize(("strategy", "cases"), [(pass_instructions, 2400), (train_sequences, 500)])
-def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "cases"),
+    [
+        (on_any_core(pass_instructions), 2400),
+        (close_sums(), 800),
+        (on_any_core(moves), 150),
+        (on_any_core(train_sequences), 200),
+        (on_any_core(convolution_sequences), 250),
+    ],
+    ids=["passes", "close sums", "moves", "perceptrons", "convolutions"],
+)
+def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> None:
     distinct = set()
 
     @explore(cases)
-    @given(on_any_core(strategy))
+    @given(strategy)
     def run(case: Case) -> None:
         distinct.add((repr(case), *(image.tobytes() for image in case.memories.values())))
         compare(case)
 
     run()
-    assert len(distinct) > 0.9 * cases
+    # A few are alike: what was drawn for a layer that the memories have no room for changes nothing.
+    assert len(distinct) > 0.8 * cases
 
 
 @explore(60)
-@given(on_any_core(train_sequences))
+@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences)))
 def test_statistics_change_nothing(case: Case) -> None:
     compare(case, statistics=True)
 
 
-@explore(300)
+@explore(250)
 @given(on_any_core(pass_instructions))
 def test_without_vector_code(case: Case) -> None:
     """The machines that lack the instructions take products in floating point, to the same bits."""
