@@ -24,16 +24,16 @@ from insitu.arch.loss import PROBABILITY_BITS
 FETCH = WORDS + 12
 #: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
 SETUP = 1
-#: Cycles between an issued step and the first in which its sum is in the drain registers: step, request, address, read,
-#: words, four to round, two to rotate, operand, multiply.
-ISSUE_TO_ACCUMULATOR = 13
-#: From a row leaving the drain registers to its elements being written: mask, five to shift and round, two to fit, a
-#: register, two to rotate, one to pass the masters, two to fit.
-DRAIN_TO_MEMORY = 14
+#: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, read,
+#: words, five to round, two to rotate, operand, product, sum.
+ISSUE_TO_ACCUMULATOR = 14
+#: From a row leaving the drain registers to its elements being written: a register, mask, seven to shift and round, two
+#: to fit, a register, two to rotate, one to pass the masters, two to fit, one to the bank.
+DRAIN_TO_MEMORY = 18
 #: The same for an UPDATE, which multiplies, shifts and fits once more.
-UPDATE_TO_MEMORY = 22
+UPDATE_TO_MEMORY = 28
 #: LOAD: from the last beat to its elements being written.
-LOAD_TAIL = 6
+LOAD_TAIL = 8
 #: STORE: from its beginning to the first beat on the stream.
 STORE_HEAD = 11
 #: LOSS, for each row: to find the maximum, and to sum, after the last read.

@@ -15,6 +15,9 @@ FieldsLayout = data.StructLayout(
     {name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()}
 )
 
+#: Attributes of a register that synthesis shall leave alone, though another one always holds the same.
+KEPT = {"keep": 1}
+
 
 def lanes(shape: Any, n: int) -> data.ArrayLayout:
     """N values of one shape, lane (or bank) 0 lowest."""
@@ -28,6 +31,17 @@ def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
         late = Signal(value.shape(), name=f"{name}_{k + 1}")
         m.d.sync += late.eq(out[-1])
         out.append(late)
+    return out
+
+
+def copies(m: Module, value: Any, count: int, name: str) -> list[Any]:
+    """`count` registers of `value`, a cycle later, which synthesis does not merge into one: each stands beside what it
+    drives, where one register for all would be far from most."""
+    out = []
+    for k in range(count):
+        copy = Signal(value.shape(), name=f"{name}_{k}", attrs=KEPT)
+        m.d.sync += copy.eq(value)
+        out.append(copy)
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,7 @@ from insitu.arch import timing
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
-from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding
+from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
 from insitu.fpga.common import FieldsLayout, delay
@@ -33,15 +33,19 @@ from insitu.fpga.weights import WeightPort
 RAW = 1 + BankedMemory.READ_LATENCY
 #: The same to the words that are transferred, whichever memory they come from.
 WORDS = RAW + 1
-#: From a step to its drain registers.
+#: From a step to its sum in the drain registers, and to the first pop at the earliest.
 STEP_TO_DRAIN = RAW + Operands.LATENCY + MacArray.LATENCY
+STEP_TO_POP = RAW + Operands.LATENCY + MacArray.POPPED
+#: From a row to its elements being written, all passes but UPDATE.
+ROW_TO_MEMORY = NARROW_LATENCY + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 #: From an address of the mask to its flags in the lanes.
 MASK_LATENCY = RAW + 1 + Rotator.LATENCY
 
 assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
-assert timing.DRAIN_TO_MEMORY == NARROW_LATENCY + WRITE_LATENCY
+assert timing.DRAIN_TO_MEMORY == ROW_TO_MEMORY
 assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
-assert timing.LOAD_TAIL == WRITE_LATENCY
+# A register for the beat first.
+assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -222,8 +226,8 @@ class Datapath(wiring.Component):
         # Drain.
         m.submodules.generators = generators = LaneGenerators(n)
         m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, params.master_bits)
-        m.submodules.narrow_control = narrow = ShiftControl(-SHIFT_MIN, SHIFT_MAX)
-        m.submodules.update_control = scale = ShiftControl(-UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)
+        m.submodules.narrow_control = narrow = ShiftControl(drain.narrow_shape)
+        m.submodules.update_control = scale = ShiftControl(drain.update_shape)
         m.submodules.mask = mask = Rotator(n, 1)
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
@@ -238,7 +242,6 @@ class Datapath(wiring.Component):
             narrow.rounding.eq(f.rounding),
             scale.shift.eq(self.update_shift),
             scale.rounding.eq(f.update_rounding),
-            mask.enable.eq(delay(m, reads_of[Memory.ACT] & backward, RAW + 1, "masking")[-1]),
             mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
             drain.start.eq(self.begin),
@@ -260,9 +263,12 @@ class Datapath(wiring.Component):
         # The way back.
         m.submodules.transfer = transfer = Transfer(params, self._widest, drain.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
-        pop_go = last[STEP_TO_DRAIN - 1] | unit.go
-        writing, credit = NARROW_LATENCY + 1, Signal(range(SLOTS + 1), init=SLOTS)
+        pop_go = last[STEP_TO_POP - 1] | unit.go
+        # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
+        writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
+        beat = Signal.like(self.beat_in)
+        m.d.sync += beat.eq(self.beat_in)
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
         m.d.comb += [
@@ -276,15 +282,15 @@ class Datapath(wiring.Component):
                     asked,
                     Mux(
                         update,
-                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - WORDS],
-                        last[STEP_TO_DRAIN - 1 - MASK_LATENCY],
+                        go[writing + UPDATE_LATENCY + 1 + Rotator.LATENCY - WORDS],
+                        last[STEP_TO_POP - 1 - MASK_LATENCY],
                     ),
                 )
             ),
             transfer.fields.eq(f),
             transfer.value.eq(drain.value),
             transfer.delta.eq(drain.delta),
-            transfer.beat_in.as_value().eq(self.beat_in),
+            transfer.beat_in.as_value().eq(beat),
             transfer.valid.eq(writer.valid),
             transfer.row.eq(writer.row),
             transfer.address.eq(writer.address),
@@ -298,22 +304,25 @@ class Datapath(wiring.Component):
             self.unfit.eq(transfer.unfit),
         ]
         m.d.sync += credit.eq(credit + self.taken - asked)
+        from_act, from_err = Signal(), Signal()
+        m.d.sync += [from_act.eq(store & (f.memory == Memory.ACT)), from_err.eq(store & (f.memory == Memory.ERR))]
         for k in range(n):
-            words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
-            m.d.sync += transfer.words[k].eq(Mux(update, wgt.o[k], words))
+            m.d.sync += transfer.words[k].eq(Mux(from_act, act.o[k], Mux(from_err, err.o[k], wgt.o[k])))
 
         target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
+            targeted = Signal(name=f"to_{name.name.lower()}")
+            m.d.sync += targeted.eq(target == name)
             m.d.comb += [
-                bank.write.enable.eq(Mux(transfer.write & (target == name), transfer.write_lanes, 0)),
+                bank.write.enable.eq(Mux(targeted, transfer.write_lanes, 0)),
                 bank.write.address.eq(transfer.write_address),
                 *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
             ]
 
         # The end: the last row was popped, or taken, or sent.
-        tail = Signal(range(timing.UPDATE_TO_MEMORY + 1))
+        tail = Signal(range(timing.UPDATE_TO_MEMORY + 2))
         with m.If(pop.valid & pop.last):
-            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY))
+            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
         with m.Elif(load & writer.valid & writer.last):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):

@@ -36,8 +36,8 @@ def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
 class Fit(wiring.Component):
     """`fit` of arch/numbers.py: i of `bits_in` bits into `width` <= `bits_out` bits, as `control` says.
 
-    o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle while `enable`,
-    no back pressure. Tested against arch/ on 4 to 60 bits.
+    o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle, no back
+    pressure. Tested against arch/ on 4 to 60 bits.
     """
 
     LATENCY = 2
@@ -46,7 +46,6 @@ class Fit(wiring.Component):
         self.bits_in, self.bits_out = max(bits_in, bits_out), bits_out
         super().__init__(
             {
-                "enable": In(1),
                 "control": In(FitLayout(bits_out)),
                 "i": In(signed(bits_in)),
                 "o": Out(signed(bits_out)),
@@ -61,25 +60,19 @@ class Fit(wiring.Component):
         negative = value[-1]
         low = value[: self.bits_out]
         sign_bits = negative.replicate(self.bits_out)
+        above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
 
-        held, over, below, second = Signal(self.bits_out), Signal(), Signal(), Signal()
-        m.d.sync += second.eq(self.enable)
-        with m.If(self.enable):
-            above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
-            m.d.sync += [
-                held.eq(low),
-                below.eq(negative),
-                over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
-            ]
-        with m.If(second):
-            wrapped = (held & self.control.low) | (
-                (held & self.control.sign).any().replicate(self.bits_out) & ~self.control.low
-            )
-            limit = self.control.low ^ below.replicate(self.bits_out)
-            m.d.sync += [
-                self.o.eq(Mux(over, Mux(self.control.wrap, wrapped, limit), held)),
-                self.changed.eq(over),
-            ]
-        with m.Else():
-            m.d.sync += self.changed.eq(0)
+        # Above the width a fitted value has one bit throughout: its sign, or the highest bit that wrapping left.
+        held, over, below, fill = Signal(self.bits_out), Signal(), Signal(), Signal()
+        m.d.sync += [
+            held.eq(low),
+            below.eq(negative),
+            over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
+            fill.eq(Mux(self.control.wrap, (low & self.control.sign).any(), negative)),
+        ]
+        inside = Mux(over & ~self.control.wrap, ~below.replicate(self.bits_out), held)
+        m.d.sync += [
+            self.o.eq((inside & self.control.low) | (fill.replicate(self.bits_out) & ~self.control.low)),
+            self.changed.eq(over),
+        ]
         return m

@@ -32,9 +32,9 @@ class StepLayout(data.StructLayout):
 class Issue(wiring.Component):
     """Issues the steps of a pass, tile after tile, one a cycle.
 
-    start: takes the fields; the first step is on `step` two cycles after, and `work` (its useful
-    multiply-accumulates, rows x columns, else 0) a cycle later. The last step of a tile waits until the tile before
-    has left the drain registers: tile period max(K, rows of the tile before). No back pressure beside that.
+    fields: from Extent.SETTLE cycles before `start` on. start: the first step is on `step` two cycles after, and `work`
+    (its useful multiply-accumulates, rows x columns, else 0) two cycles later. The last step of a tile waits until the
+    tile before has left the drain registers: tile period max(K, rows of the tile before). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
     N steps. Row access else: one pitch further every step.
@@ -56,22 +56,30 @@ class Issue(wiring.Component):
         n, f, step = self.n, self.fields, self.step
         log = n.bit_length() - 1
         m.submodules.tiles = tiles = TileCounter(n)
-        a_column, b_column = Signal(), Signal()
-        m.d.sync += [a_column.eq(f.opcode != Opcode.UPDATE), b_column.eq(f.opcode == Opcode.FORWARD)]
+        # Static while an instruction runs: how operands are walked, and how far to the next tile.
+        a_column, b_column, shallow = Signal(), Signal(), Signal()
+        a_stride, b_stride = Signal(self.bits), Signal(self.bits)
+        m.d.sync += [
+            a_column.eq(f.opcode != Opcode.UPDATE),
+            b_column.eq(f.opcode == Opcode.FORWARD),
+            a_stride.eq(Mux(a_column, f.a_pitch << log, 1)),
+            b_stride.eq(Mux(b_column, f.b_pitch << log, 1)),
+            shallow.eq(f.depth == 1),
+        ]
 
-        running, first = Signal(), Signal()
+        # `last`: this step is its tile's, left == 1.
+        running, first, last = Signal(), Signal(), Signal()
         height, width = Signal(range(n + 1)), Signal(range(n + 1))
         left, hold = Signal(16), Signal(range(n + 1))
         turn = Signal(log)
         a, a_tile, b, b_tile = (Signal(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
-        last = left == 1
         issued, ends = Signal(), Signal()
         a_next, b_next = Signal(self.bits), Signal(self.bits)
         m.d.comb += [
             issued.eq(running & (~last | (hold == 0))),
             ends.eq(issued & last),
-            a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + Mux(a_column, f.a_pitch << log, 1))),
-            b_next.eq(Mux(tiles.bottom, b_tile + Mux(b_column, f.b_pitch << log, 1), b_tile)),
+            a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + a_stride)),
+            b_next.eq(Mux(tiles.bottom, b_tile + b_stride, b_tile)),
             tiles.start.eq(self.start),
             tiles.rows.eq(f.rows),
             tiles.cols.eq(f.cols),
@@ -82,30 +90,31 @@ class Issue(wiring.Component):
         with m.Elif(hold != 0):
             m.d.sync += hold.eq(hold - 1)
 
+        wraps = turn == n - 1
         with m.If(self.start):
-            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), turn.eq(0), hold.eq(0)]
+            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), last.eq(shallow), turn.eq(0), hold.eq(0)]
             m.d.sync += [a.eq(f.a_base), a_tile.eq(f.a_base), b.eq(f.b_base), b_tile.eq(f.b_base)]
-        with m.Elif(ends):
-            m.d.sync += [running.eq(~tiles.last), first.eq(1), left.eq(f.depth), turn.eq(0)]
-            m.d.sync += [a.eq(a_next), a_tile.eq(a_next), b.eq(b_next), b_tile.eq(b_next)]
         with m.Elif(issued):
-            wraps = turn == n - 1
-            m.d.sync += [first.eq(0), left.eq(left - 1), turn.eq(turn + 1)]
-            m.d.sync += [
-                a.eq(a + Mux(a_column, wraps, f.a_pitch)),
-                b.eq(b + Mux(b_column, wraps, f.b_pitch)),
-            ]
+            with m.If(last):
+                m.d.sync += [running.eq(~tiles.last), first.eq(1), left.eq(f.depth), last.eq(shallow), turn.eq(0)]
+                m.d.sync += [a.eq(a_next), a_tile.eq(a_next), b.eq(b_next), b_tile.eq(b_next)]
+            with m.Else():
+                m.d.sync += [first.eq(0), left.eq(left - 1), last.eq(left == 2), turn.eq(turn + 1)]
+                m.d.sync += [
+                    a.eq(a + Mux(a_column, wraps, f.a_pitch)),
+                    b.eq(b + Mux(b_column, wraps, f.b_pitch)),
+                ]
 
         m.d.sync += step.valid.eq(issued)
-        with m.If(issued):
-            m.d.sync += [
-                step.restart.eq(first),
-                step.last.eq(last),
-                step.turn.eq(turn),
-                step.a.eq(a),
-                step.b.eq(b),
-                height.eq(tiles.count),
-                width.eq(tiles.cols_valid),
-            ]
-        m.d.sync += self.work.eq(Mux(step.valid, height * width, 0))
+        m.d.sync += [
+            step.restart.eq(first),
+            step.last.eq(last),
+            step.turn.eq(turn),
+            step.a.eq(a),
+            step.b.eq(b),
+            height.eq(tiles.count),
+            width.eq(tiles.cols_valid),
+        ]
+        useful, counted = Signal.like(self.work), Signal()
+        m.d.sync += [useful.eq(height * width), counted.eq(step.valid), self.work.eq(Mux(counted, useful, 0))]
         return m

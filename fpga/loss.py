@@ -75,10 +75,9 @@ class Loss(wiring.Component):
 
     shift: of the scaled logits, 8 more than in the contract, 0 to 39; static. valid: z and t hold a block read in
     `phase`; lanes: its valid lanes; first: the phase's first block. Blocks of phase 2 come LOSS_DIVIDE or more cycles
-    apart. go: a block's result is in `acc` from the next cycle on, DIVIDE_LATENCY cycles after its `valid`; invalid
-    lanes hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits'
-    width. 47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to
-    arch/loss.py.
+    apart. go: a block's result is in `acc` two cycles later, DIVIDE_LATENCY cycles after its `valid`; invalid lanes
+    hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits' width.
+    47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to arch/loss.py.
     """
 
     #: From z to its exponential: scaling 3, shift 2, difference 1, exponential 1.
@@ -188,7 +187,7 @@ class Loss(wiring.Component):
             opening.eq(load),
             adding.eq(left != 0),
             doubling.eq((left != bits) & (left != 1)),
-            self.go.eq(left == 1),
+            self.go.eq(left == 2),
         ]
         for k in range(n):
             target = Signal(signed(self.t_bits), name=f"target_{k}")

@@ -8,7 +8,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import lanes
+from insitu.fpga.common import copies, lanes
 
 
 def address_bits(depth: int) -> int:
@@ -31,17 +31,19 @@ class BankedMemory(wiring.Component):
     read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
     row i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made
     in the N cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable`
-    names. A word read while it is written comes as it was. No back pressure. Contents survive a reset. Tested for N
-    of 4 to 16, any pitch, depths that are no power of two.
+    names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No back pressure.
+    Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every bank's ports
+    have registers of their own straight before and after them: a block RAM takes most of a cycle.
     """
 
     READ_LATENCY = 3
+    WRITE_LATENCY = 1
 
     def __init__(self, n: int, depth: int, width: int) -> None:
         self.n, self.depth, self.width = n, depth, width
         self.bits = address_bits(depth)
         #: The banks; a simulation may look into their `data`.
-        self.banks = [memory.Memory(shape=width, depth=depth, init=[]) for _ in range(n)]
+        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}) for _ in range(n)]
         super().__init__(
             {
                 "read": In(read_request(self.bits)),
@@ -69,25 +71,23 @@ class BankedMemory(wiring.Component):
         with m.Else():
             m.d.sync += multiple.eq(0)
 
-        active, captured = Signal(), Signal()
-        m.d.sync += [active.eq(read.enable), captured.eq(active)]
         address = [Signal(self.bits, name=f"address_{i}") for i in range(n)]
-        with m.If(read.enable):
-            offsets = [Mux(read.restart, table[i], ring[i]) for i in range(n)]
-            m.d.sync += [address[i].eq(read.address + Mux(read.column, offsets[i], 0)) for i in range(n)]
-            with m.If(read.column):
-                m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
+        offsets = [Mux(read.restart, table[i], ring[i]) for i in range(n)]
+        m.d.sync += [address[i].eq(read.address + Mux(read.column, offsets[i], 0)) for i in range(n)]
+        with m.If(read.enable & read.column):
+            m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
 
+        place = copies(m, self.write.address, n, "place")
+        enable, word = Signal(n), Signal.like(self.write.data)
+        m.d.sync += [enable.eq(self.write.enable), word.eq(self.write.data)]
         for i, bank in enumerate(self.banks):
             m.submodules[f"bank_{i}"] = bank
             reader, writer = bank.read_port(), bank.write_port()
             m.d.comb += [
                 reader.addr.eq(address[i]),
-                reader.en.eq(active),
-                writer.addr.eq(self.write.address),
-                writer.data.eq(self.write.data[i]),
-                writer.en.eq(self.write.enable[i]),
+                writer.addr.eq(place[i]),
+                writer.data.eq(word[i]),
+                writer.en.eq(enable[i]),
             ]
-            with m.If(captured):
-                m.d.sync += self.o[i].eq(reader.data)
+            m.d.sync += self.o[i].eq(reader.data)
         return m

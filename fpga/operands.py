@@ -12,22 +12,22 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes, low_mask
+from insitu.fpga.common import FieldsLayout, delay, lanes
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.tiles import TileCounter
-from insitu.fpga.weights import WeightPort
+from insitu.fpga.weights import WeightPort, drive_weights
 
 
 class Operands(wiring.Component):
     """Both operands of a step, and the lanes that LOSS sees.
 
-    start: a pass begins; its tiles are walked by `last`. valid, last, turn: a step whose masters are in `wgt_words`
-    now, and whose words of ACT and ERR will be in `act_words` and `err_words` WeightPort.LATENCY cycles later; turn
-    is its column or row modulo N. o_valid, o_last, a, b: its operands, LATENCY cycles after `valid`: lanes without a
-    row or column are zero, the bias operand stands in FORWARD's last step and in UPDATE's last column. looked,
-    looked_row: a block of LOSS is in `act_words` and `err_words` now; it is in the lanes z and t Rotator.LATENCY
-    cycles later. One step or block a cycle, no back pressure.
+    start: a pass begins, Extent.SETTLE cycles or more after its `fields`; its tiles are walked by `last`. valid, last,
+    turn: a step whose masters are in `wgt_words` now, and whose words of ACT and ERR will be in `act_words` and
+    `err_words` WeightPort.LATENCY cycles later; turn is its column or row modulo N. o_valid, o_last, a, b: its
+    operands, LATENCY cycles after `valid`: lanes without a row or column are zero, the bias operand stands in FORWARD's
+    last step and in UPDATE's last column. looked, looked_row: a block of LOSS is in `act_words` and `err_words` now; it
+    is in the lanes z and t Rotator.LATENCY cycles later. One step or block a cycle, no back pressure.
     """
 
     LATENCY = WeightPort.LATENCY + Rotator.LATENCY + 1
@@ -76,26 +76,19 @@ class Operands(wiring.Component):
         turn = delay(m, self.turn, WeightPort.LATENCY, "turn")
 
         m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
-        dropped = Signal(signed(6))
-        m.d.comb += [port.enable.eq(self.valid & weights), port.i.eq(self.wgt_words)]
-        m.d.sync += [
-            dropped.eq(f.weight_shift - 1),
-            port.control.shift.eq(f.weight_shift),
-            port.control.below.eq(low_mask(dropped, 31)),
-            port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
-        ]
+        m.d.comb += port.i.eq(self.wgt_words)
+        drive_weights(m, port.control, port.weight_bits, f.weight_shift, f.weight_rounding == Rounding.NEAREST)
         drive_fit(m, port.fit, f.weight_width, 0)
 
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
         m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
+        a_act = Signal()
+        m.d.sync += a_act.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS))
         for rotator in (a_lanes, b_lanes):
-            m.d.comb += [
-                rotator.enable.eq(valid[WeightPort.LATENCY] | self.looked),
-                rotator.amount.eq(Mux(loss, self.looked_row, turn[-1])),
-            ]
+            m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn[-1]))
         for k in range(n):
             m.d.comb += [
-                a_lanes.i[k].eq(Mux(forward | loss, self.act_words[k], self.err_words[k])),
+                a_lanes.i[k].eq(Mux(a_act, self.act_words[k], self.err_words[k])),
                 b_lanes.i[k].eq(Mux(weights, port.o[k], Mux(loss, self.err_words[k], self.act_words[k]))),
                 self.z[k].eq(a_lanes.o[k]),
                 self.t[k].eq(b_lanes.o[k]),
@@ -110,13 +103,14 @@ class Operands(wiring.Component):
             self.o_valid.eq(valid[-1]),
             self.o_last.eq(last[-1]),
         ]
-        with m.If(valid[-2]):
-            bias_step, bias_column = forward & f.bias & last[-2], update & f.bias
-            for k in range(n):
-                a = Mux(bias_step, self.bias, a_lanes.o[k])
-                b = Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k])
-                m.d.sync += [
-                    self.a[k].eq(Mux(tiles.row_lanes[k], a, 0)),
-                    self.b[k].eq(Mux(tiles.col_lanes[k], b, 0)),
-                ]
+        # The bias' place, known a step ahead.
+        bias_step, bias_column = Signal(), Signal()
+        m.d.sync += [bias_step.eq(forward & f.bias & last[-3]), bias_column.eq(update & f.bias)]
+        for k in range(n):
+            a = Mux(bias_step, self.bias, a_lanes.o[k])
+            b = Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k])
+            m.d.sync += [
+                self.a[k].eq(Mux(tiles.row_lanes[k], a, 0)),
+                self.b[k].eq(Mux(tiles.col_lanes[k], b, 0)),
+            ]
         return m

@@ -14,33 +14,23 @@ from insitu.fpga.common import lanes
 class Rotator(wiring.Component):
     """Lane l of the output is lane (l + amount) mod N of the input.
 
-    n: lanes, a power of two. shape: of one lane. i, amount: taken where `enable` is set. o: LATENCY cycles later,
-    holding between. One vector a cycle, no back pressure. Tested for N of 4 to 32, every amount.
+    n: lanes, a power of two. shape: of one lane. o: LATENCY cycles after i and amount. One vector a cycle, no back
+    pressure. Tested for N of 4 to 32, every amount.
     """
 
     LATENCY = 2
 
     def __init__(self, n: int, shape: Any) -> None:
         self.n, self.bits = n, n.bit_length() - 1
-        super().__init__(
-            {
-                "enable": In(1),
-                "amount": In(self.bits),
-                "i": In(lanes(shape, n)),
-                "o": Out(lanes(shape, n)),
-            }
-        )
+        super().__init__({"amount": In(self.bits), "i": In(lanes(shape, n)), "o": Out(lanes(shape, n))})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         low = self.bits // 2
-        middle, rest, second = Signal.like(self.i), Signal(self.bits - low), Signal()
-        m.d.sync += second.eq(self.enable)
-        with m.If(self.enable):
-            m.d.sync += rest.eq(self.amount[low:])
-            self._rotate(m, self.i, middle, self.amount[:low], 1)
-        with m.If(second):
-            self._rotate(m, middle, self.o, rest, 1 << low)
+        middle, rest = Signal.like(self.i), Signal(self.bits - low)
+        m.d.sync += rest.eq(self.amount[low:])
+        self._rotate(m, self.i, middle, self.amount[:low], 1)
+        self._rotate(m, middle, self.o, rest, 1 << low)
         return m
 
     def _rotate(self, m: Module, i: Any, o: Any, amount: Any, unit: int) -> None:

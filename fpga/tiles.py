@@ -9,12 +9,50 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 
+class Extent(wiring.Component):
+    """How many N a dimension of a matrix takes, and what the last of them has.
+
+    SETTLE cycles after `size`, which is 1 or more. blocks: how many; single: it is one. count: elements of the last, 1
+    to N; lanes: those; final: the last of those.
+    """
+
+    SETTLE = 2
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        super().__init__(
+            {
+                "size": In(16),
+                "blocks": Out(16),
+                "single": Out(1),
+                "count": Out(range(n + 1)),
+                "lanes": Out(n),
+                "final": Out(n),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, log = self.n, self.n.bit_length() - 1
+        above = Signal(16)
+        m.d.sync += [
+            above.eq(self.size - 1),
+            self.blocks.eq(above[log:] + 1),
+            self.single.eq(above[log:] == 0),
+            self.count.eq(above[:log] + 1),
+            self.lanes.eq(Cat(above[:log] >= lane for lane in range(n))),
+            self.final.eq(Cat(above[:log] == lane for lane in range(n))),
+        ]
+        return m
+
+
 class TileCounter(wiring.Component):
     """The tiles of a rows x cols matrix, columns of tiles outermost.
 
-    start: takes rows and cols, and is at the first tile from the next cycle on. step: go to the next tile; after the
-    last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a valid row, column.
-    bottom: the last of its column of tiles. final_col: lane of the matrix's last column where this tile has it.
+    rows, cols: from Extent.SETTLE cycles before `start` on. start: at the first tile from the next cycle on. step: go
+    to the next tile; after the last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with
+    a valid row, column. bottom: the last of its column of tiles. final_col: lane of the matrix's last column where this
+    tile has it.
     """
 
     def __init__(self, n: int) -> None:
@@ -38,22 +76,26 @@ class TileCounter(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n = self.n
-        rows_left, cols_left = Signal(16), Signal(16)
-        with m.If(self.start):
-            m.d.sync += [rows_left.eq(self.rows), cols_left.eq(self.cols)]
+        m.submodules.rows = rows = Extent(n)
+        m.submodules.cols = cols = Extent(n)
+        m.d.comb += [rows.size.eq(self.rows), cols.size.eq(self.cols)]
+        # Tiles left in this column and columns left, and whether those are the last, which is a register for speed.
+        down, across, right = Signal(16), Signal(16), Signal()
+        with m.If(self.start | (self.step & self.bottom)):
+            m.d.sync += [down.eq(rows.blocks), self.bottom.eq(rows.single)]
         with m.Elif(self.step):
-            m.d.sync += rows_left.eq(Mux(self.bottom, self.rows, rows_left - n))
-            with m.If(self.bottom):
-                m.d.sync += cols_left.eq(cols_left - n)
-        last_col = cols_left <= n
+            m.d.sync += [down.eq(down - 1), self.bottom.eq(down == 2)]
+        with m.If(self.start):
+            m.d.sync += [across.eq(cols.blocks), right.eq(cols.single)]
+        with m.Elif(self.step & self.bottom):
+            m.d.sync += [across.eq(across - 1), right.eq(across == 2)]
         m.d.comb += [
-            self.bottom.eq(rows_left <= n),
-            self.last.eq(self.bottom & last_col),
-            self.count.eq(Mux(self.bottom, rows_left, n)),
-            self.cols_valid.eq(Mux(last_col, cols_left, n)),
-            self.row_lanes.eq(Cat(rows_left > lane for lane in range(n))),
-            self.col_lanes.eq(Cat(cols_left > lane for lane in range(n))),
-            self.final_col.eq(Cat(cols_left == lane + 1 for lane in range(n))),
+            self.last.eq(self.bottom & right),
+            self.count.eq(Mux(self.bottom, rows.count, n)),
+            self.cols_valid.eq(Mux(right, cols.count, n)),
+            self.row_lanes.eq(rows.lanes | ~self.bottom.replicate(n)),
+            self.col_lanes.eq(cols.lanes | ~right.replicate(n)),
+            self.final_col.eq(cols.final & right.replicate(n)),
         ]
         return m
 
@@ -61,10 +103,10 @@ class TileCounter(wiring.Component):
 class RowWalker(wiring.Component):
     """The rows of N lanes that a pass drains, or that a stream carries, with their addresses.
 
-    start: takes base, pitch, rows, cols, by_rows. go: the next tile's rows follow, one a cycle from the next cycle
-    on; with `by_rows`, the next block of a row, row by row. A go while a tile's rows still come must coincide with
-    its last. valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes;
-    last: of the matrix.
+    base, pitch, rows, cols, by_rows: from Extent.SETTLE cycles before `start` on, static. start: begin. go: the next
+    tile's rows follow, one a cycle from the next cycle on; with `by_rows`, the next block of a row, row by row. A go
+    while a tile's rows still come must coincide with its last. valid: there is a row; address: of its block; row: its
+    number modulo N; col_lanes: its valid lanes; last: of the matrix.
     """
 
     def __init__(self, n: int, bits: int) -> None:
@@ -88,42 +130,46 @@ class RowWalker(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        n = self.n
-        origin, rows_left, cols_left = Signal(self.bits), Signal(16), Signal(16)
-        last_row, last_col = rows_left == 1, cols_left <= n
+        n, by_rows = self.n, self.by_rows
+        m.submodules.extent = extent = Extent(n)
+        m.d.comb += extent.size.eq(self.cols)
+        single_row = Signal()
+        m.d.sync += single_row.eq(self.rows == 1)
+        # Rows and columns of tiles left, and whether those are the last, which are registers for speed.
+        rows_left, last_row, cols_left, last_col = Signal(16), Signal(), Signal(16), Signal()
         m.d.comb += [
             self.last.eq(last_row & last_col),
-            self.col_lanes.eq(Cat(cols_left > lane for lane in range(n))),
+            self.col_lanes.eq(extent.lanes | ~last_col.replicate(n)),
         ]
+
+        # The next row is one pitch, or one block, beyond this one or beyond where the column or row began.
+        origin, following, jump = Signal(self.bits), Signal(self.bits), Signal()
+        m.d.comb += [
+            jump.eq(Mux(by_rows, last_col, last_row)),
+            following.eq(Mux(jump, origin, self.address) + Mux(jump == by_rows, self.pitch, 1)),
+        ]
+        m.d.sync += self.valid.eq(self.go | (self.valid & ~by_rows & ~(last_row | (self.row == n - 1))))
+        with m.If(self.valid):
+            m.d.sync += self.address.eq(following)
+            with m.If(jump):
+                m.d.sync += origin.eq(following)
+            with m.If(~by_rows & last_row):
+                m.d.sync += [rows_left.eq(self.rows), last_row.eq(single_row), self.row.eq(0)]
+            with m.Elif(~by_rows | last_col):
+                m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2), self.row.eq(self.row + 1)]
+            with m.If(by_rows & last_col):
+                m.d.sync += [cols_left.eq(extent.blocks), last_col.eq(extent.single)]
+            with m.Elif(by_rows | last_row):
+                m.d.sync += [cols_left.eq(cols_left - 1), last_col.eq(cols_left == 2)]
         with m.If(self.start):
             m.d.sync += [
                 self.valid.eq(0),
                 self.address.eq(self.base),
                 origin.eq(self.base),
-                rows_left.eq(self.rows),
-                cols_left.eq(self.cols),
                 self.row.eq(0),
+                rows_left.eq(self.rows),
+                last_row.eq(single_row),
+                cols_left.eq(extent.blocks),
+                last_col.eq(extent.single),
             ]
-        with m.Elif(self.by_rows):
-            m.d.sync += self.valid.eq(self.go)
-            with m.If(self.valid):
-                with m.If(last_col):
-                    below = origin + self.pitch
-                    m.d.sync += [self.address.eq(below), origin.eq(below), cols_left.eq(self.cols)]
-                    m.d.sync += [self.row.eq(self.row + 1), rows_left.eq(rows_left - 1)]
-                with m.Else():
-                    m.d.sync += [self.address.eq(self.address + 1), cols_left.eq(cols_left - n)]
-        with m.Else():
-            with m.If(self.go):
-                m.d.sync += self.valid.eq(1)
-            with m.Elif(last_row | (self.row == n - 1)):
-                m.d.sync += self.valid.eq(0)
-            with m.If(self.valid):
-                with m.If(last_row):
-                    right = origin + 1
-                    m.d.sync += [self.address.eq(right), origin.eq(right), rows_left.eq(self.rows), self.row.eq(0)]
-                    m.d.sync += cols_left.eq(cols_left - n)
-                with m.Else():
-                    m.d.sync += [self.address.eq(self.address + self.pitch), rows_left.eq(rows_left - 1)]
-                    m.d.sync += self.row.eq(self.row + 1)
         return m

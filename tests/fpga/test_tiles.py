@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from insitu.fpga.tiles import RowWalker, TileCounter
+from insitu.fpga.tiles import Extent, RowWalker, TileCounter
 from tests.fpga.units import simulate
 
 SHAPES = [(1, 1), (4, 4), (5, 9), (3, 8), (8, 3), (9, 13)]
@@ -21,6 +21,7 @@ def test_tiles_go_down_then_right(rows: int, cols: int) -> None:
     async def script(ctx: Any) -> None:
         ctx.set(unit.rows, rows)
         ctx.set(unit.cols, cols)
+        await ctx.tick().repeat(Extent.SETTLE)
         ctx.set(unit.start, 1)
         await ctx.tick()
         ctx.set(unit.start, 0)
@@ -64,6 +65,7 @@ def test_rows_come_in_drain_order(rows: int, cols: int, by_rows: bool) -> None:
     async def script(ctx: Any) -> None:
         for name, value in {"base": base, "pitch": pitch, "rows": rows, "cols": cols, "by_rows": by_rows}.items():
             ctx.set(getattr(unit, name), value)
+        await ctx.tick().repeat(Extent.SETTLE)
         ctx.set(unit.start, 1)
         await ctx.tick()
         ctx.set(unit.start, 0)
