@@ -8,18 +8,18 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import copies, lanes
+from insitu.fpga.common import copies, lanes, register
 
 
 class MacArray(wiring.Component):
     """Cell (i, j) adds a[i] * b[j] each cycle that `valid` is set.
 
-    valid, last, a, b: a step of a tile, from registers. row: a row of the tile, the cycle after a `pop`; row 0 pops
-    POPPED cycles after its last step at the earliest, one row a cycle, and the following tile may end with the last
-    row's pop at the earliest. overflow: a pulse, some cycles after a sum left `accumulator_bits`; sums wrap there.
-    Lanes that must not count need zero operands. One step a cycle; one multiplier a cell with a register before (shared
-    by a row or column) and one after it. The sum of a last step goes to the drain registers as it is formed, and the
-    accumulator to zero.
+    clear: forgets all sums, while no tile is under way. valid, last, a, b: a step of a tile, from registers. row: a row
+    of the tile, the cycle after a `pop`; row 0 pops POPPED cycles after its last step at the earliest, one row a cycle,
+    and the following tile may end with the last row's pop at the earliest. overflow: a pulse, some cycles after a sum
+    left `accumulator_bits`; sums wrap there. Lanes that must not count need zero operands. One step a cycle; one
+    multiplier a cell with a register before (shared by a row or column) and one after it. The sum of a last step goes
+    to the drain registers as it is formed, and the accumulator to zero.
     """
 
     #: From a step's operands to its sum in the drain registers.
@@ -33,6 +33,7 @@ class MacArray(wiring.Component):
             {
                 "valid": In(1),
                 "last": In(1),
+                "clear": In(1),
                 "a": In(lanes(signed(a_bits), n)),
                 "b": In(lanes(signed(b_bits), n)),
                 "pop": In(1),
@@ -47,17 +48,17 @@ class MacArray(wiring.Component):
         product_bits = self.a_bits + self.b_bits
         # Every row's cells have these of their own.
         adding = copies(m, self.valid, n, "adding")
-        closing = copies(m, self.valid & self.last, n, "closing")
+        closing = copies(m, (self.valid & self.last) | self.clear, n, "closing")
         moving = copies(m, (self.valid & self.last) | self.pop, n, "moving")
-        drain = [[Signal(signed(width), name=f"drain_{i}_{j}") for j in range(n)] for i in range(n)]
-        over_rows = Signal(n)
+        drain = [[register(signed(width), name=f"drain_{i}_{j}") for j in range(n)] for i in range(n)]
+        over_rows = register(n)
         for i in range(n):
             over_cells = []
             for j in range(n):
-                product = Signal(signed(product_bits), name=f"product_{i}_{j}")
-                total = Signal(signed(width), name=f"total_{i}_{j}")
+                product = register(signed(product_bits), name=f"product_{i}_{j}")
+                total = register(signed(width), name=f"total_{i}_{j}")
                 full = Signal(signed(max(width, product_bits) + 1), name=f"full_{i}_{j}")
-                over = Signal(name=f"over_{i}_{j}")
+                over = register(name=f"over_{i}_{j}")
                 m.d.sync += product.eq(self.a[i] * self.b[j])
                 m.d.comb += full.eq(total + product)
                 with m.If(adding[i]):

@@ -24,6 +24,12 @@ def lanes(shape: Any, n: int) -> data.ArrayLayout:
     return data.ArrayLayout(shape, n)
 
 
+def register(shape: Any = 1, *, name: str | None = None) -> Any:
+    """A register of data: no reset clears it, for one that reaches everything is the slowest wire of all. What says
+    that the data are valid is cleared."""
+    return Signal(shape, name=name, reset_less=True, src_loc_at=1)
+
+
 def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
     """`value` and its copies 1 .. `cycles` cycles later; reset to zero."""
     out = [value]

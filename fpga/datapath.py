@@ -15,7 +15,7 @@ from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, delay
+from insitu.fpga.common import FieldsLayout, delay, register
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.issue import Issue
@@ -196,6 +196,7 @@ class Datapath(wiring.Component):
             operands.act_words.eq(act.o),
             operands.err_words.eq(err.o),
             operands.wgt_words.eq(wgt.o),
+            array.clear.eq(self.begin),
             array.valid.eq(operands.o_valid),
             array.last.eq(operands.o_last),
             array.a.eq(operands.a),
@@ -232,7 +233,7 @@ class Datapath(wiring.Component):
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
         m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
-        positive = Signal(n)
+        positive = register(n)
         m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
         m.d.comb += [
             generators.start.eq(self.seed_start),
@@ -267,7 +268,7 @@ class Datapath(wiring.Component):
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
         writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
-        beat = Signal.like(self.beat_in)
+        beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
@@ -290,6 +291,7 @@ class Datapath(wiring.Component):
             transfer.fields.eq(f),
             transfer.value.eq(drain.value),
             transfer.delta.eq(drain.delta),
+            transfer.words.eq(words),
             transfer.beat_in.as_value().eq(beat),
             transfer.valid.eq(writer.valid),
             transfer.row.eq(writer.row),
@@ -307,7 +309,7 @@ class Datapath(wiring.Component):
         from_act, from_err = Signal(), Signal()
         m.d.sync += [from_act.eq(store & (f.memory == Memory.ACT)), from_err.eq(store & (f.memory == Memory.ERR))]
         for k in range(n):
-            m.d.sync += transfer.words[k].eq(Mux(from_act, act.o[k], Mux(from_err, err.o[k], wgt.o[k])))
+            m.d.sync += words[k].eq(Mux(from_act, act.o[k], Mux(from_err, err.o[k], wgt.o[k])))
 
         target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():

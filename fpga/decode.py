@@ -61,19 +61,26 @@ class Decoder(wiring.Component):
         taken, index, word = Signal(), Signal(4), Signal(32)
         m.d.sync += [taken.eq(self.capture), index.eq(self.index), word.eq(self.word)]
 
-        reserved, unfit = Signal(), Signal()
         opcode = Mux(index == 0, word[:4], f.opcode)
         masks = Array(Const(allowed(code, w), 32) for code in range(16) for w in range(WORDS))
-        with m.If(taken):
-            known = Array(Const(code in _CODES, 1) for code in range(16))[opcode]
-            stray = (word & ~masks[(opcode << 4) | index]).any() | ~known
-            m.d.sync += reserved.eq(Mux(index == 0, stray, reserved | stray))
-            with m.Switch(index):
-                for w in range(WORDS):
-                    with m.Case(w):
-                        for name, field in FIELDS.items():
-                            if field.word == w:
-                                m.d.sync += f[name].eq(word[field.lsb : field.lsb + field.width])
+        known = Array(Const(code in _CODES, 1) for code in range(16))
+        with m.If(taken), m.Switch(index):
+            for w in range(WORDS):
+                with m.Case(w):
+                    for name, field in FIELDS.items():
+                        if field.word == w:
+                            m.d.sync += f[name].eq(word[field.lsb : field.lsb + field.width])
+        # A cycle to look up which bits may be set, one to look at those that are.
+        looked, first, stray, strange = Signal(), Signal(), Signal(32), Signal()
+        m.d.sync += [
+            looked.eq(taken),
+            first.eq(index == 0),
+            stray.eq(word & ~masks[(opcode << 4) | index]),
+            strange.eq(~known[opcode]),
+        ]
+        reserved, unfit = Signal(), Signal()
+        with m.If(looked):
+            m.d.sync += reserved.eq((reserved & ~first) | stray.any() | strange)
         m.d.sync += unfit.eq(self._unfit(m))
         m.d.comb += self.illegal.eq(reserved | unfit)
         self._place(m, taken & (index == 0))

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.generator import STREAMS
 from insitu.arch.isa import FIELDS, Opcode
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
-from insitu.fpga.common import FieldsLayout, any_of, delay, lanes
+from insitu.fpga.common import FieldsLayout, any_of, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.shift import RoundShift, ShiftLayout, ShiftShape
 
@@ -66,11 +66,11 @@ class Drain(wiring.Component):
         valid = delay(m, self.valid, 1 + NARROW_LATENCY, "valid")
         m.d.comb += self.step.eq(Cat(valid[1], valid[NARROW_LATENCY] & is_update))
 
-        x = [Signal(signed(self.bits), name=f"x_{k}") for k in range(n)]
+        x = [register(signed(self.bits), name=f"x_{k}") for k in range(n)]
         changed = []
         for k in range(n):
-            dead, zero = Signal(name=f"dead_{k}"), Signal(name=f"zero_{k}")
-            row = Signal(signed(self.bits), name=f"row_{k}")
+            dead, zero = register(name=f"dead_{k}"), register(name=f"zero_{k}")
+            row = register(signed(self.bits), name=f"row_{k}")
             m.d.sync += [
                 dead.eq(~self.col_lanes[k] | (f.mask & ~self.mask[k])),
                 zero.eq(dead | (f.relu & self.row[k][-1])),
@@ -89,7 +89,7 @@ class Drain(wiring.Component):
             ]
             changed.append(fit.changed)
 
-            product = Signal(signed(self.product_bits), name=f"product_{k}")
+            product = register(signed(self.product_bits), name=f"product_{k}")
             m.d.sync += product.eq(fit.o * f.lr_mul)
             m.submodules[f"update_{k}"] = update = RoundShift(self.update_shape)
             m.submodules[f"limit_{k}"] = limit = Fit(len(update.o), self.delta_bits)
@@ -103,7 +103,7 @@ class Drain(wiring.Component):
             ]
         m.d.sync += self.clipped.eq(Mux(valid[1 + NARROW_LATENCY], sum(changed), 0))
 
-        row_spread = Signal(self.bits)
+        row_spread = register(self.bits)
         m.d.sync += row_spread.eq(any_of([v ^ v[-1].replicate(self.bits) for v in x]))
         with m.If(self.start):
             m.d.sync += self.spread.eq(0)

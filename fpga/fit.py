@@ -8,7 +8,7 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import low_mask
+from insitu.fpga.common import low_mask, register
 
 #: From a width to the control of all lanes' `Fit`.
 CONTROL_LATENCY = 2
@@ -63,7 +63,8 @@ class Fit(wiring.Component):
         above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
 
         # Above the width a fitted value has one bit throughout: its sign, or the highest bit that wrapping left.
-        held, over, below, fill = Signal(self.bits_out), Signal(), Signal(), Signal()
+        held, over, below, fill = register(self.bits_out), register(), register(), register()
+        o, changed = register(signed(self.bits_out)), register()
         m.d.sync += [
             held.eq(low),
             below.eq(negative),
@@ -72,7 +73,8 @@ class Fit(wiring.Component):
         ]
         inside = Mux(over & ~self.control.wrap, ~below.replicate(self.bits_out), held)
         m.d.sync += [
-            self.o.eq((inside & self.control.low) | (fill.replicate(self.bits_out) & ~self.control.low)),
-            self.changed.eq(over),
+            o.eq((inside & self.control.low) | (fill.replicate(self.bits_out) & ~self.control.low)),
+            changed.eq(over),
         ]
+        m.d.comb += [self.o.eq(o), self.changed.eq(changed)]
         return m

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
 from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
-from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.common import FieldsLayout, delay, lanes, register
 
 #: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
 GAP = LOSS_ROW // 2
@@ -117,23 +117,23 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(level) // 2):
-                larger = Signal(signed(self.z_bits), name=f"larger_{depth}_{k}")
+                larger = register(signed(self.z_bits), name=f"larger_{depth}_{k}")
                 x, y = level[2 * k], level[2 * k + 1]
                 m.d.sync += larger.eq(Mux(x > y, x, y))
                 above.append(larger)
             level = above
-        largest = Signal(signed(self.z_bits))
+        largest = register(signed(self.z_bits))
         compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
         fresh = delay(m, self.first, depth, "fresh")[-1]
         with m.If(compared & (fresh | (level[0] > largest))):
             m.d.sync += largest.eq(level[0])
 
-        top = self._scaled(m, largest, [Const(1)] * 5, "top")
+        top = self._scaled(m, largest, "top")
         enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
         valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes")
         phase = delay(m, self.phase, self.EXP_LATENCY, "phase")
         first = delay(m, self.first, self.EXP_LATENCY, "first")
-        exponentials = [self._exponential(m, k, top, enable, valid_lanes) for k in range(n)]
+        exponentials = [self._exponential(m, k, top, valid_lanes[-2][k]) for k in range(n)]
 
         # Their sum.
         sums: list[Value] = list(exponentials)
@@ -142,11 +142,11 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(sums) // 2):
-                pair = Signal(EXP_BITS + 1 + depth, name=f"pair_{depth}_{k}")
+                pair = register(EXP_BITS + 1 + depth, name=f"pair_{depth}_{k}")
                 m.d.sync += pair.eq(sums[2 * k] + sums[2 * k + 1])
                 above.append(pair)
             sums = above
-        total = Signal(31)
+        total = register(31)
         summed = delay(m, enable[-1] & (phase[-1] == 1), depth, "summed")[-1]
         begins = delay(m, first[-1], depth, "begins")[-1]
         with m.If(summed):
@@ -163,11 +163,11 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(parts) // 2):
-                both = Signal(signed(self.t_bits + depth), name=f"both_{depth}_{k}")
+                both = register(signed(self.t_bits + depth), name=f"both_{depth}_{k}")
                 m.d.sync += both.eq(parts[2 * k] + parts[2 * k + 1])
                 above.append(both)
             parts = above
-        weight = Signal(signed(self.t_bits + SUM_BITS))
+        weight = register(signed(self.t_bits + SUM_BITS))
         weighing = delay(m, self.valid & (self.phase == 1), depth, "weighing")[-1]
         opens = delay(m, self.first, depth, "opens")[-1]
         with m.If(weighing):
@@ -189,11 +189,13 @@ class Loss(wiring.Component):
             doubling.eq((left != bits) & (left != 1)),
             self.go.eq(left == 2),
         ]
+        acc = register(self.acc.shape())
+        m.d.comb += self.acc.eq(acc)
         for k in range(n):
-            target = Signal(signed(self.t_bits), name=f"target_{k}")
-            remainder = Signal(32, name=f"remainder_{k}")
+            target = register(signed(self.t_bits), name=f"target_{k}")
+            remainder = register(32, name=f"remainder_{k}")
             trial = Signal(33, name=f"trial_{k}")
-            found = Signal(name=f"found_{k}")
+            found = register(name=f"found_{k}")
             m.d.comb += trial.eq(remainder - total)
             with m.If(self.valid & (self.phase == 2)):
                 m.d.sync += target.eq(self.t[k])
@@ -202,52 +204,45 @@ class Loss(wiring.Component):
             with m.Elif(left != 0):
                 m.d.sync += [remainder.eq(Mux(trial[-1], remainder, trial[:32]) << 1), found.eq(~trial[-1])]
             with m.If(opening):
-                m.d.sync += self.acc[k].eq(-target)
+                m.d.sync += acc[k].eq(-target)
             with m.Elif(adding):
-                m.d.sync += self.acc[k].eq(Mux(doubling, self.acc[k] << 1, self.acc[k]) + Mux(found, weight, 0))
+                m.d.sync += acc[k].eq(Mux(doubling, acc[k] << 1, acc[k]) + Mux(found, weight, 0))
         return m
 
-    def _scaled(self, m: Module, z: Value, enable: list[Value], name: str) -> Signal:
+    def _scaled(self, m: Module, z: Value, name: str) -> Value:
         """(z * 47274 << 8) >> shift, five cycles."""
-        wide = self.z_bits + 16
-        five, twenty_four = (
-            Signal(signed(self.z_bits + 3), name=f"{name}_5"),
-            Signal(signed(self.z_bits + 5), name=f"{name}_24"),
-        )
-        eighty_five = Signal(signed(self.z_bits + 7), name=f"{name}_85")
-        twenty_three, one = Signal(signed(self.z_bits + 5), name=f"{name}_23"), Signal.like(z, name=f"{name}_1")
-        product = Signal(signed(wide), name=f"{name}_product")
-        coarse, fine = (
-            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_coarse"),
-            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_fine"),
-        )
-        shift = self.shift
-        with m.If(enable[0]):
-            m.d.sync += [five.eq(z + (z << 2)), twenty_four.eq((z << 3) + (z << 4)), one.eq(z)]
-        with m.If(enable[1]):
-            m.d.sync += [eighty_five.eq(five + (five << 4)), twenty_three.eq(twenty_four - one)]
-        with m.If(enable[2]):
-            m.d.sync += product.eq((twenty_three << 11) + (eighty_five << 1))
-        with m.If(enable[3]):
-            m.d.sync += coarse.eq(Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed() >> Cat(Const(0, 3), shift[3:]))
-        with m.If(enable[4]):
-            m.d.sync += fine.eq(coarse >> shift[:3])
-        return fine
 
-    def _exponential(self, m: Module, k: int, top: Signal, enable: list[Value], valid: list[Value]) -> Signal:
-        s = self._scaled(m, self.z[k], enable, f"s_{k}")
-        d = Signal(signed(len(s) + 1), name=f"d_{k}")
-        v = Signal(EXP_BITS + 1, name=f"v_{k}")
-        with m.If(enable[5]):
-            m.d.sync += d.eq(s - top)
+        def stage(bits: int, value: Value, label: str) -> Value:
+            late = register(signed(bits), name=f"{name}_{label}")
+            m.d.sync += late.eq(value)
+            return late
+
+        bits, wide = self.z_bits, self.z_bits + 16 - SCALE_SHIFT_MIN
+        one, five, twenty_four = (
+            stage(bits, z, "1"),
+            stage(bits + 3, z + (z << 2), "5"),
+            stage(bits + 5, (z << 3) + (z << 4), "24"),
+        )
+        eighty_five = stage(bits + 7, five + (five << 4), "85")
+        twenty_three = stage(bits + 5, twenty_four - one, "23")
+        product = stage(bits + 16, (twenty_three << 11) + (eighty_five << 1), "product")
+        raised = Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed()
+        coarse = stage(wide, raised >> Cat(Const(0, 3), self.shift[3:]), "coarse")
+        return stage(wide, coarse >> self.shift[:3], "fine")
+
+    def _exponential(self, m: Module, k: int, top: Value, valid: Value) -> Value:
+        """Of lane k, EXP_LATENCY cycles; zero where the lane is not `valid`, which comes a cycle before."""
+        s = self._scaled(m, self.z[k], f"s_{k}")
+        d = register(signed(len(s) + 1), name=f"d_{k}")
+        v = register(EXP_BITS + 1, name=f"v_{k}")
+        m.d.sync += d.eq(s - top)
         # d < 0: 2**(i + f) with i = -(n + 1); beyond n = 15 nothing is left.
         fraction, n = d[:FRACTION_BITS], ~d[FRACTION_BITS:]
         shifted = (Cat(fraction, Const(1, 1)) << (EXP_BITS - FRACTION_BITS - 1))[:EXP_BITS] >> n[:4]
-        with m.If(enable[6]):
-            with m.If(~valid[6][k]):
-                m.d.sync += v.eq(0)
-            with m.Elif(~d[-1]):
-                m.d.sync += v.eq(1 << EXP_BITS)
-            with m.Else():
-                m.d.sync += v.eq(Mux(n[4:].any(), 0, shifted))
+        with m.If(~valid):
+            m.d.sync += v.eq(0)
+        with m.Elif(~d[-1]):
+            m.d.sync += v.eq(1 << EXP_BITS)
+        with m.Else():
+            m.d.sync += v.eq(Mux(n[4:].any(), 0, shifted))
         return v

@@ -8,7 +8,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import copies, lanes
+from insitu.fpga.common import copies, lanes, register
 
 
 def address_bits(depth: int) -> int:
@@ -63,23 +63,24 @@ class BankedMemory(wiring.Component):
         n, read = self.n, self.read
 
         multiple = Signal(self.bits)
-        table = [Signal(self.bits, name=f"table_{i}") for i in range(n)]
-        ring = [Signal(self.bits, name=f"ring_{i}") for i in range(n)]
+        table = [register(self.bits, name=f"table_{i}") for i in range(n)]
+        ring = [register(self.bits, name=f"ring_{i}") for i in range(n)]
         with m.If(self.build):
             m.d.sync += multiple.eq(multiple + self.pitch)
             m.d.sync += [table[i].eq(table[i + 1] if i + 1 < n else multiple) for i in range(n)]
         with m.Else():
             m.d.sync += multiple.eq(0)
 
-        address = [Signal(self.bits, name=f"address_{i}") for i in range(n)]
+        address = [register(self.bits, name=f"address_{i}") for i in range(n)]
         offsets = [Mux(read.restart, table[i], ring[i]) for i in range(n)]
         m.d.sync += [address[i].eq(read.address + Mux(read.column, offsets[i], 0)) for i in range(n)]
         with m.If(read.enable & read.column):
             m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
 
         place = copies(m, self.write.address, n, "place")
-        enable, word = Signal(n), Signal.like(self.write.data)
+        enable, word = Signal(n), register(self.write.data.shape())
         m.d.sync += [enable.eq(self.write.enable), word.eq(self.write.data)]
+        o = register(self.o.shape())
         for i, bank in enumerate(self.banks):
             m.submodules[f"bank_{i}"] = bank
             reader, writer = bank.read_port(), bank.write_port()
@@ -89,5 +90,6 @@ class BankedMemory(wiring.Component):
                 writer.data.eq(word[i]),
                 writer.en.eq(enable[i]),
             ]
-            m.d.sync += self.o[i].eq(reader.data)
+            m.d.sync += o[i].eq(reader.data)
+        m.d.comb += self.o.eq(o)
         return m

@@ -12,7 +12,7 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.common import FieldsLayout, delay, lanes, register
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.tiles import TileCounter
@@ -106,11 +106,11 @@ class Operands(wiring.Component):
         # The bias' place, known a step ahead.
         bias_step, bias_column = Signal(), Signal()
         m.d.sync += [bias_step.eq(forward & f.bias & last[-3]), bias_column.eq(update & f.bias)]
+        a, b = register(self.a.shape()), register(self.b.shape())
         for k in range(n):
-            a = Mux(bias_step, self.bias, a_lanes.o[k])
-            b = Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k])
             m.d.sync += [
-                self.a[k].eq(Mux(tiles.row_lanes[k], a, 0)),
-                self.b[k].eq(Mux(tiles.col_lanes[k], b, 0)),
+                a[k].eq(Mux(tiles.row_lanes[k], Mux(bias_step, self.bias, a_lanes.o[k]), 0)),
+                b[k].eq(Mux(tiles.col_lanes[k], Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k]), 0)),
             ]
+        m.d.comb += [self.a.eq(a), self.b.eq(b)]
         return m

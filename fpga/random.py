@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.generator import GOLDEN, MIX, MIX_STAGES, STREAMS
-from insitu.fpga.common import copies, lanes
+from insitu.fpga.common import copies, lanes, register
 
 
 def xorshift(state: Value) -> Value:
@@ -56,7 +56,7 @@ class LaneGenerators(wiring.Component):
         count = STREAMS * self.n
         left = Signal(range(count + 1))
         valid = Signal(MIX_STAGES)
-        origin = Signal(32)
+        origin = register(32)
         with m.If(self.start):
             m.d.sync += [left.eq(count), origin.eq(self.seed + GOLDEN)]
         with m.Elif(left != 0):
@@ -65,12 +65,12 @@ class LaneGenerators(wiring.Component):
         mixed: Value = origin
         m.d.sync += valid.eq((valid << 1) | (left != 0))
         for stage in range(MIX_STAGES):
-            late = Signal(32, name=f"mix_{stage}")
+            late = register(32, name=f"mix_{stage}")
             m.d.sync += late.eq(_mix(stage, mixed))
             mixed = late
 
         # Generator 2 * lane + stream; seeds shift through from the last one down.
-        states = [Signal(32, name=f"state_{k}") for k in range(count)]
+        states = [register(32, name=f"state_{k}") for k in range(count)]
         seed = Mux(mixed == 0, Const(GOLDEN, 32), mixed)
         seeding = copies(m, valid[-2], self.n, "seeding")
         step = copies(m, self.step, self.n, "step")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import lanes
+from insitu.fpga.common import lanes, register
 
 
 class Rotator(wiring.Component):
@@ -27,10 +27,11 @@ class Rotator(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         low = self.bits // 2
-        middle, rest = Signal.like(self.i), Signal(self.bits - low)
+        middle, rest, o = register(self.i.shape()), register(self.bits - low), register(self.o.shape())
         m.d.sync += rest.eq(self.amount[low:])
         self._rotate(m, self.i, middle, self.amount[:low], 1)
-        self._rotate(m, middle, self.o, rest, 1 << low)
+        self._rotate(m, middle, o, rest, 1 << low)
+        m.d.comb += self.o.eq(o)
         return m
 
     def _rotate(self, m: Module, i: Any, o: Any, amount: Any, unit: int) -> None:

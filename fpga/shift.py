@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.numbers import RANDOM_BITS, Rounding
-from insitu.fpga.common import low_mask
+from insitu.fpga.common import low_mask, register
 
 #: Bits whose conjunctions with a mask are joined between two registers.
 GROUP = 8
@@ -123,7 +123,7 @@ def levels_of(amount: Any) -> tuple[range, range]:
 
 def grouped_any(m: Module, bits: Value, name: str) -> Value:
     """Whether any bit is set, a cycle later, but for the OR of what is returned."""
-    groups = Signal(-(-len(bits) // GROUP), name=name)
+    groups = register(-(-len(bits) // GROUP), name=name)
     m.d.sync += groups.eq(Cat(bits[k : k + GROUP].any() for k in range(0, len(bits), GROUP)))
     return groups
 
@@ -157,11 +157,11 @@ class RoundShift(wiring.Component):
         m = Module()
         c, shape = self.control, self.shape
         inner, right, out = shape.inner, shape.right, shape.out
-        flip = [c.pseudo & self.i[-1], *(Signal(name=f"flip_{k}") for k in range(1, 7))]
+        flip = [c.pseudo & self.i[-1], *(register(name=f"flip_{k}") for k in range(1, 7))]
         m.d.sync += [late.eq(early) for early, late in zip(flip, flip[1:], strict=False)]
 
         # 1: the random bits where they belong, the bit that ties look at.
-        extended, x, random = Signal(signed(inner)), Signal(signed(inner)), Signal(right)
+        extended, x, random = Signal(signed(inner)), register(signed(inner)), register(right)
         m.d.comb += extended.eq(self.i)
         m.d.sync += [
             x.eq(extended ^ flip[0].replicate(inner)),
@@ -169,23 +169,23 @@ class RoundShift(wiring.Component):
         ]
         odd = grouped_any(m, extended[: right + 1] & c.one, "odd")
         # 2: what to add below the cut.
-        addend, carry, y = Signal(right), Signal(), Signal(signed(inner))
+        addend, carry, y = register(right), register(), register(signed(inner))
         m.d.sync += [addend.eq(c.half | (random & c.mask)), carry.eq(odd.any() | flip[1]), y.eq(x)]
         # 3: add it; one bit below the others carries in.
-        total = Signal(signed(inner))
+        total = register(signed(inner))
         one = Const(1, 1)
         m.d.sync += total.eq((Cat(one, y).as_signed() + Cat(carry, addend, Const(0, 1)).as_signed()) >> 1)
         # 4, 5: shift; look at what will not fit; turn the upper half of what is cut to the lower.
         coarse, fine = levels_of(c.shift)
         some = shifted_right(Cat(Const(0, shape.left), total), c.shift, out, coarse)
-        part, quotient = Signal(len(some)), Signal(out)
+        part, quotient = register(len(some)), register(out)
         m.d.sync += [part.eq(some), quotient.eq(shifted_right(part, c.shift, out, fine))]
         outside = grouped_any(m, (total ^ total[-1].replicate(inner)) & c.above, "outside")
-        over, negative = Signal(), Signal(2)
+        over, negative = register(), register(2)
         m.d.sync += [over.eq(outside.any()), negative.eq(Cat(total[-1], negative[0]))]
         coarse, fine = levels_of(c.halve)
         some = shifted_right(Cat(total[:right], Const(0, 1)), c.halve, shape.half, coarse)
-        upper, low, high, lower = Signal(len(some)), Signal(shape.half), Signal(shape.half), Signal(shape.half)
+        upper, low, high, lower = register(len(some)), register(shape.half), register(shape.half), register(shape.half)
         m.d.sync += [
             upper.eq(some),
             low.eq((total[: right // 2] & c.low) << c.odd),
@@ -193,14 +193,15 @@ class RoundShift(wiring.Component):
             lower.eq(low),
         ]
         # 6: compare the halves.
-        more, held = Signal(), Signal(signed(out + 3))
+        more, held = register(), register(signed(out + 3))
         m.d.sync += [
             more.eq(c.pseudo & (high > lower)),
             held.eq(Cat(quotient, negative[1] ^ over, negative[1].replicate(2)).as_signed()),
         ]
         # 7: round up the magnitude, give it its sign back.
-        sign = flip[6]
-        m.d.sync += self.o.eq(
+        sign, o = flip[6], register(signed(out + 3))
+        m.d.comb += self.o.eq(o)
+        m.d.sync += o.eq(
             (Cat(Const(1, 1), held ^ sign.replicate(out + 3)).as_signed() + Cat(more ^ sign, Const(0, 1)).as_signed())
             >> 1
         )

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.common import FieldsLayout, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.rotate import Rotator
@@ -104,7 +104,7 @@ class Transfer(wiring.Component):
         lane = data.StructLayout({"value": signed(self.lane_bits), "valid": unsigned(1)})
         m.submodules.rotator = rotator = Rotator(n, lane)
 
-        held = Signal(lanes(signed(self.lane_bits), n))
+        held = register(lanes(signed(self.lane_bits), n))
         for k in range(n):
             with m.If(is_load):
                 m.d.sync += held[k].eq(self.beat_in[k])
@@ -114,10 +114,10 @@ class Transfer(wiring.Component):
                 m.d.sync += held[k].eq(self.delta[k])
             with m.Else():
                 m.d.sync += held[k].eq(self.value[k])
-        amount, held_lanes = Signal(n.bit_length() - 1), Signal(n)
+        amount, held_lanes = register(n.bit_length() - 1), register(n)
         m.d.sync += [
             amount.eq(Mux(is_store, self.stored_row, -self.row)),
-            held_lanes.eq(Mux(self.valid, self.col_lanes, 0)),
+            held_lanes.eq(self.col_lanes),
         ]
         m.d.comb += rotator.amount.eq(amount)
         for k in range(n):
@@ -137,21 +137,22 @@ class Transfer(wiring.Component):
             ]
 
         # Into them.
+        valid = delay(m, self.valid, WRITE_LATENCY, "valid")[-1]
         banks = Signal(n)
         m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
         bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks")
         changed = []
         for k in range(n):
             m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
-            new = Signal(signed(fit.bits_in), name=f"new_{k}")
+            new = register(signed(fit.bits_in), name=f"new_{k}")
             with m.If(is_update):
                 m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
             with m.Else():
                 m.d.sync += new.eq(rotator.o[k].value)
             m.d.comb += [fit.control.eq(self.fit), fit.i.eq(new), self.write_data[k].eq(fit.o)]
-            changed.append(fit.changed & bank_lanes[-1][k])
+            changed.append(fit.changed & self.write_lanes[k])
         m.d.comb += [
-            self.write_lanes.eq(bank_lanes[-1]),
+            self.write_lanes.eq(bank_lanes[-1] & valid.replicate(n)),
             self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address")[-1]),
         ]
         m.d.sync += self.unfit.eq(Mux(is_update, sum(changed), 0))

@@ -8,7 +8,7 @@ from amaranth import Cat, Const, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import lanes, low_mask
+from insitu.fpga.common import lanes, low_mask, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.shift import grouped_any, levels_of, shifted_right
 
@@ -67,17 +67,17 @@ class WeightPort(wiring.Component):
             m.d.comb += word.eq(self.i[k])
             # 1, 2: shift, the highest dropped bit below the result; look at what is dropped and at what will not fit.
             some = shifted_right(Cat(Const(0, 1), word), control.shift, out + 1, coarse)
-            part = Signal(len(some), name=f"part_{k}")
-            cut = Signal(out + 1, name=f"cut_{k}")
+            part = register(len(some), name=f"part_{k}")
+            cut = register(out + 1, name=f"cut_{k}")
             m.d.sync += [part.eq(some), cut.eq(shifted_right(part, control.shift, out + 1, fine))]
             sign = word[-1]
             dropped = grouped_any(m, Cat(word, sign.replicate(31))[:31] & control.below, f"dropped_{k}")
             outside = grouped_any(m, (word ^ sign.replicate(bits)) & control.above, f"outside_{k}")
-            sticky, over = Signal(name=f"sticky_{k}"), Signal(name=f"over_{k}")
-            negative = Signal(2, name=f"negative_{k}")
+            sticky, over = register(name=f"sticky_{k}"), register(name=f"over_{k}")
+            negative = register(2, name=f"negative_{k}")
             m.d.sync += [sticky.eq(dropped.any()), over.eq(outside.any()), negative.eq(Cat(sign, negative[0]))]
             # 3: round. What is beyond `out` bits stays there, whatever is added.
-            rounded = Signal(signed(out + 3), name=f"rounded_{k}")
+            rounded = register(signed(out + 3), name=f"rounded_{k}")
             up = control.nearest & cut[0] & (sticky | cut[1])
             wide = Cat(cut[1:], negative[1] ^ over, negative[1].replicate(2)).as_signed()
             m.d.sync += rounded.eq(wide + Cat(up, Const(0, 1)).as_signed())

@@ -77,7 +77,7 @@ def test_shifts_bias_and_the_next_exponent() -> None:
                 assert ctx.get(unit.bias) == 1 << clamp(i.bias_exponent - operand, 0, 6)
             spread = random.getrandbits(39) >> random.randrange(40)
             ctx.set(unit.spread, spread)
-            await ctx.tick().repeat(4)
+            await ctx.tick().repeat(5)
             bits = spread.bit_length()
             want = range_exponent(source, bits, i.width) if bits else in_use[i.sd]
             assert ctx.get(unit.following) == want
