@@ -30,11 +30,11 @@ def register(shape: Any = 1, *, name: str | None = None) -> Any:
     return Signal(shape, name=name, reset_less=True, src_loc_at=1)
 
 
-def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
-    """`value` and its copies 1 .. `cycles` cycles later; reset to zero."""
+def delay(m: Module, value: Any, cycles: int, name: str, *, data: bool = False) -> list[Any]:
+    """`value` and its copies 1 .. `cycles` cycles later; reset to zero, unless they are `data`."""
     out = [value]
     for k in range(cycles):
-        late = Signal(value.shape(), name=f"{name}_{k + 1}")
+        late = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=data)
         m.d.sync += late.eq(out[-1])
         out.append(late)
     return out

@@ -15,7 +15,7 @@ from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, delay, register
+from insitu.fpga.common import FieldsLayout, copies, delay, register
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.issue import Issue
@@ -114,7 +114,7 @@ class Datapath(wiring.Component):
         act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
 
         # Static while an instruction runs, like the flags.
-        read_base, read_pitch = Signal(bits), Signal(12)
+        read_base, read_pitch = register(bits), register(12)
         m.d.sync += [
             read_base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
             read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
@@ -146,8 +146,9 @@ class Datapath(wiring.Component):
         m.d.comb += [beats.rows.eq(f.rows), beats.cols.eq(f.cols)]
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
-        late = delay(m, issue.step, WeightPort.LATENCY, "step")[-1]
         step = issue.step
+        late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
+        late_valid = delay(m, step.valid, WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
         reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
         reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
@@ -156,23 +157,25 @@ class Datapath(wiring.Component):
 
         def request(memory: Memory, *sources: tuple[Any, Any, Any, Any]) -> None:
             """The one source that an instruction has for a memory: (when, address, column, restart)."""
-            read = banks[memory].read
-            when = Cat(source[0] for source in sources)
-            m.d.sync += read.enable.eq(when.any())
+            read, name = banks[memory].read, memory.name.lower()
+            place = register(len(read.address), name=f"{name}_place")
+            by_column, first = register(name=f"{name}_by_column"), register(name=f"{name}_first")
+            m.d.comb += [read.address.eq(place), read.column.eq(by_column), read.restart.eq(first)]
+            m.d.sync += read.enable.eq(Cat(source[0] for source in sources).any())
             for active, address, column, restart in sources:
                 with m.If(active):
-                    m.d.sync += [read.address.eq(address), read.column.eq(column), read.restart.eq(restart)]
+                    m.d.sync += [place.eq(address), by_column.eq(column), first.eq(restart)]
 
         request(
             Memory.ACT,
-            (late.valid & forward, late.a, 1, late.restart),
-            (late.valid & update, late.b, 0, 0),
+            (late_valid & forward, late.a, 1, late.restart),
+            (late_valid & update, late.b, 0, 0),
             (walk.read, walk.a, 0, 0),
             (reads_of[Memory.ACT], reader.address, 0, 0),
         )
         request(
             Memory.ERR,
-            (late.valid & ~forward, late.a, backward, late.restart),
+            (late_valid & ~forward, late.a, backward, late.restart),
             (walk.read, walk.b, 0, 0),
             (reads_of[Memory.ERR], reader.address, 0, 0),
         )
@@ -190,9 +193,9 @@ class Datapath(wiring.Component):
             operands.start.eq(self.launch),
             operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
-            operands.turn.eq(delay(m, step.turn, RAW, "turn")[-1]),
+            operands.turn.eq(delay(m, step.turn, RAW, "turn", data=True)[-1]),
             operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
-            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row")[-1]),
+            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row", data=True)[-1]),
             operands.act_words.eq(act.o),
             operands.err_words.eq(err.o),
             operands.wgt_words.eq(wgt.o),
@@ -208,17 +211,16 @@ class Datapath(wiring.Component):
         # LOSS.
         m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
         seen = Rotator.LATENCY + RAW
-        ragged = Signal(n)
-        lanes_seen = Signal(n)
+        ragged, lanes_seen = register(n), register(n)
         m.d.sync += [
             ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n))),
-            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged", data=True)[-1], ragged, (1 << n) - 1)),
         ]
         m.d.comb += [
             unit.shift.eq(self.loss_shift),
             unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
-            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
-            unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
+            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase", data=True)[-1]),
+            unit.first.eq(delay(m, walk.first, seen, "loss_first", data=True)[-1]),
             unit.lanes.eq(lanes_seen),
             unit.z.eq(operands.z),
             unit.t.eq(operands.t),
@@ -233,6 +235,7 @@ class Datapath(wiring.Component):
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
         m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
+        from_loss = copies(m, loss_op, n, "from_loss")
         positive = register(n)
         m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
         m.d.comb += [
@@ -243,7 +246,7 @@ class Datapath(wiring.Component):
             narrow.rounding.eq(f.rounding),
             scale.shift.eq(self.update_shift),
             scale.rounding.eq(f.update_rounding),
-            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
+            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row", data=True)[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
             drain.start.eq(self.begin),
             drain.fields.eq(f),
@@ -254,7 +257,7 @@ class Datapath(wiring.Component):
             drain.valid.eq(pop.valid),
             drain.col_lanes.eq(pop.col_lanes),
             *(drain.mask[k].eq(mask.o[k]) for k in range(n)),
-            *(drain.row[k].eq(Mux(loss_op, unit.acc[k], array.row[k])) for k in range(n)),
+            *(drain.row[k].eq(Mux(from_loss[k], unit.acc[k], array.row[k])) for k in range(n)),
             drain.r0.eq(generators.r0),
             drain.r1.eq(generators.r1),
             self.spread.eq(drain.spread),
@@ -298,18 +301,18 @@ class Datapath(wiring.Component):
             transfer.address.eq(writer.address),
             transfer.col_lanes.eq(writer.col_lanes),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
-            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row")[-1]),
-            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes")[-1]),
-            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last")[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last", data=True)[-1]),
             self.beat_out_valid.eq(transfer.beat_valid),
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(transfer.unfit),
         ]
         m.d.sync += credit.eq(credit + self.taken - asked)
-        from_act, from_err = Signal(), Signal()
-        m.d.sync += [from_act.eq(store & (f.memory == Memory.ACT)), from_err.eq(store & (f.memory == Memory.ERR))]
+        from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
+        from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
         for k in range(n):
-            m.d.sync += words[k].eq(Mux(from_act, act.o[k], Mux(from_err, err.o[k], wgt.o[k])))
+            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], wgt.o[k])))
 
         target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():

@@ -24,13 +24,14 @@ class FitLayout(data.StructLayout):
 def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
     """A `FitLayout` from a width and an overflow, CONTROL_LATENCY cycles later."""
     bits = len(control.low)
-    held = Signal(6)
+    held, static = register(6), register(control.shape())
     m.d.sync += [
         held.eq(width - 1),
-        control.low.eq(low_mask(held, bits)),
-        control.sign.eq(Cat(held == bit for bit in range(bits))),
-        control.wrap.eq(wrap),
+        static.low.eq(low_mask(held, bits)),
+        static.sign.eq(Cat(held == bit for bit in range(bits))),
+        static.wrap.eq(wrap),
     ]
+    m.d.comb += control.eq(static)
 
 
 class Fit(wiring.Component):

@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
-from insitu.fpga.common import FieldsLayout
+from insitu.fpga.common import FieldsLayout, register
 from insitu.fpga.tiles import TileCounter
 
 
@@ -57,8 +57,8 @@ class Issue(wiring.Component):
         log = n.bit_length() - 1
         m.submodules.tiles = tiles = TileCounter(n)
         # Static while an instruction runs: how operands are walked, and how far to the next tile.
-        a_column, b_column, shallow = Signal(), Signal(), Signal()
-        a_stride, b_stride = Signal(self.bits), Signal(self.bits)
+        a_column, b_column, shallow = register(), register(), register()
+        a_stride, b_stride = register(self.bits), register(self.bits)
         m.d.sync += [
             a_column.eq(f.opcode != Opcode.UPDATE),
             b_column.eq(f.opcode == Opcode.FORWARD),
@@ -68,11 +68,11 @@ class Issue(wiring.Component):
         ]
 
         # `last`: this step is its tile's, left == 1.
-        running, first, last = Signal(), Signal(), Signal()
-        height, width = Signal(range(n + 1)), Signal(range(n + 1))
-        left, hold = Signal(16), Signal(range(n + 1))
-        turn = Signal(log)
-        a, a_tile, b, b_tile = (Signal(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
+        running, first, last = Signal(), register(), register()
+        height, width = register(range(n + 1)), register(range(n + 1))
+        left, hold = register(16), register(range(n + 1))
+        turn = register(log)
+        a, a_tile, b, b_tile = (register(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
         issued, ends = Signal(), Signal()
         a_next, b_next = Signal(self.bits), Signal(self.bits)
         m.d.comb += [
@@ -105,16 +105,18 @@ class Issue(wiring.Component):
                     b.eq(b + Mux(b_column, wraps, f.b_pitch)),
                 ]
 
-        m.d.sync += step.valid.eq(issued)
+        issued_step, valid = register(step.shape()), Signal()
+        m.d.comb += [step.eq(issued_step), step.valid.eq(valid)]
         m.d.sync += [
-            step.restart.eq(first),
-            step.last.eq(last),
-            step.turn.eq(turn),
-            step.a.eq(a),
-            step.b.eq(b),
+            valid.eq(issued),
+            issued_step.restart.eq(first),
+            issued_step.last.eq(last),
+            issued_step.turn.eq(turn),
+            issued_step.a.eq(a),
+            issued_step.b.eq(b),
             height.eq(tiles.count),
             width.eq(tiles.cols_valid),
         ]
-        useful, counted = Signal.like(self.work), Signal()
-        m.d.sync += [useful.eq(height * width), counted.eq(step.valid), self.work.eq(Mux(counted, useful, 0))]
+        useful, counted = register(self.work.shape()), Signal()
+        m.d.sync += [useful.eq(height * width), counted.eq(valid), self.work.eq(Mux(counted, useful, 0))]
         return m

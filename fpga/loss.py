@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
 from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
-from insitu.fpga.common import FieldsLayout, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 
 #: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
 GAP = LOSS_ROW // 2
@@ -43,30 +43,33 @@ class LossWalk(wiring.Component):
         m = Module()
         f = self.fields
         running, pause = Signal(), Signal(range(LOSS_DIVIDE))
-        rows_left, cols_left = Signal(16), Signal(16)
-        a_row, b_row = Signal(self.bits), Signal(self.bits)
+        rows_left, cols_left = register(16), register(16)
+        a_row, b_row = register(self.bits), register(self.bits)
+        a, b, row = register(self.bits), register(self.bits), register(self.row.shape())
+        phase, first = register(2), register()
+        m.d.comb += [self.a.eq(a), self.b.eq(b), self.row.eq(row), self.phase.eq(phase), self.first.eq(first)]
         m.d.comb += [self.ragged.eq(cols_left <= self.n), self.read.eq(running & (pause == 0))]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(self.start):
-            m.d.sync += [running.eq(1), pause.eq(0), self.phase.eq(0), self.first.eq(1), self.row.eq(0)]
+            m.d.sync += [running.eq(1), pause.eq(0), phase.eq(0), first.eq(1), row.eq(0)]
             m.d.sync += [rows_left.eq(f.rows), cols_left.eq(f.cols)]
-            m.d.sync += [self.a.eq(f.a_base), a_row.eq(f.a_base), self.b.eq(f.b_base), b_row.eq(f.b_base)]
+            m.d.sync += [a.eq(f.a_base), a_row.eq(f.a_base), b.eq(f.b_base), b_row.eq(f.b_base)]
         with m.Elif(self.read):
-            with m.If(self.phase == 2):
+            with m.If(phase == 2):
                 m.d.sync += pause.eq(LOSS_DIVIDE - 1)
-            m.d.sync += self.first.eq(self.ragged)
+            m.d.sync += first.eq(self.ragged)
             with m.If(~self.ragged):
-                m.d.sync += [self.a.eq(self.a + 1), self.b.eq(self.b + 1), cols_left.eq(cols_left - self.n)]
+                m.d.sync += [a.eq(a + 1), b.eq(b + 1), cols_left.eq(cols_left - self.n)]
             with m.Else():
                 m.d.sync += cols_left.eq(f.cols)
-                with m.If(self.phase != 2):
-                    m.d.sync += [pause.eq(GAP), self.phase.eq(self.phase + 1), self.a.eq(a_row), self.b.eq(b_row)]
+                with m.If(phase != 2):
+                    m.d.sync += [pause.eq(GAP), phase.eq(phase + 1), a.eq(a_row), b.eq(b_row)]
                 with m.Else():
                     a_below, b_below = a_row + f.a_pitch, b_row + f.b_pitch
-                    m.d.sync += [self.phase.eq(0), self.a.eq(a_below), a_row.eq(a_below)]
-                    m.d.sync += [self.b.eq(b_below), b_row.eq(b_below)]
-                    m.d.sync += [self.row.eq(self.row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
+                    m.d.sync += [phase.eq(0), a.eq(a_below), a_row.eq(a_below)]
+                    m.d.sync += [b.eq(b_below), b_row.eq(b_below)]
+                    m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
         return m
 
 
@@ -124,15 +127,15 @@ class Loss(wiring.Component):
             level = above
         largest = register(signed(self.z_bits))
         compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
-        fresh = delay(m, self.first, depth, "fresh")[-1]
+        fresh = delay(m, self.first, depth, "fresh", data=True)[-1]
         with m.If(compared & (fresh | (level[0] > largest))):
             m.d.sync += largest.eq(level[0])
 
         top = self._scaled(m, largest, "top")
         enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
-        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes")
-        phase = delay(m, self.phase, self.EXP_LATENCY, "phase")
-        first = delay(m, self.first, self.EXP_LATENCY, "first")
+        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes", data=True)
+        phase = delay(m, self.phase, self.EXP_LATENCY, "phase", data=True)
+        first = delay(m, self.first, self.EXP_LATENCY, "first", data=True)
         exponentials = [self._exponential(m, k, top, valid_lanes[-2][k]) for k in range(n)]
 
         # Their sum.
@@ -148,7 +151,7 @@ class Loss(wiring.Component):
             sums = above
         total = register(31)
         summed = delay(m, enable[-1] & (phase[-1] == 1), depth, "summed")[-1]
-        begins = delay(m, first[-1], depth, "begins")[-1]
+        begins = delay(m, first[-1], depth, "begins", data=True)[-1]
         with m.If(summed):
             m.d.sync += total.eq(Mux(begins, 0, total) + sums[0])
 
@@ -169,26 +172,24 @@ class Loss(wiring.Component):
             parts = above
         weight = register(signed(self.t_bits + SUM_BITS))
         weighing = delay(m, self.valid & (self.phase == 1), depth, "weighing")[-1]
-        opens = delay(m, self.first, depth, "opens")[-1]
+        opens = delay(m, self.first, depth, "opens", data=True)[-1]
         with m.If(weighing):
             m.d.sync += weight.eq(Mux(opens, 0, weight) + parts[0])
 
         # The divisions: PROBABILITY_BITS + 1 bits of the quotient, then twice the remainder against the sum rounds it.
         # A bit is added a cycle after it was found; the first and the rounding one without doubling what was there.
-        load = enable[-1] & (phase[-1] == 2)
         bits = PROBABILITY_BITS + 2
-        left = Signal(range(bits + 1))
-        opening, adding, doubling = Signal(), Signal(), Signal()
+        left, loading = Signal(range(bits + 1)), enable[-2] & (phase[-2] == 2)
+        load = Signal()
         with m.If(load):
             m.d.sync += left.eq(bits)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-        m.d.sync += [
-            opening.eq(load),
-            adding.eq(left != 0),
-            doubling.eq((left != bits) & (left != 1)),
-            self.go.eq(left == 2),
-        ]
+        m.d.sync += [load.eq(loading), self.go.eq(left == 2)]
+        # Every lane has these of its own.
+        loads, dividing = copies(m, loading, n, "loads"), copies(m, load | (left > 1), n, "dividing")
+        opening, adding = copies(m, load, n, "opening"), copies(m, left != 0, n, "adding")
+        doubling = copies(m, (left != bits) & (left != 1), n, "doubling")
         acc = register(self.acc.shape())
         m.d.comb += self.acc.eq(acc)
         for k in range(n):
@@ -199,14 +200,14 @@ class Loss(wiring.Component):
             m.d.comb += trial.eq(remainder - total)
             with m.If(self.valid & (self.phase == 2)):
                 m.d.sync += target.eq(self.t[k])
-            with m.If(load):
+            with m.If(loads[k]):
                 m.d.sync += remainder.eq(exponentials[k])
-            with m.Elif(left != 0):
+            with m.Elif(dividing[k]):
                 m.d.sync += [remainder.eq(Mux(trial[-1], remainder, trial[:32]) << 1), found.eq(~trial[-1])]
-            with m.If(opening):
+            with m.If(opening[k]):
                 m.d.sync += acc[k].eq(-target)
-            with m.Elif(adding):
-                m.d.sync += acc[k].eq(Mux(doubling, acc[k] << 1, acc[k]) + Mux(found, weight, 0))
+            with m.Elif(adding[k]):
+                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weight, 0))
         return m
 
     def _scaled(self, m: Module, z: Value, name: str) -> Value:
@@ -218,6 +219,7 @@ class Loss(wiring.Component):
             return late
 
         bits, wide = self.z_bits, self.z_bits + 16 - SCALE_SHIFT_MIN
+        shift = copies(m, self.shift, 1, f"{name}_shift")[0]
         one, five, twenty_four = (
             stage(bits, z, "1"),
             stage(bits + 3, z + (z << 2), "5"),
@@ -227,8 +229,8 @@ class Loss(wiring.Component):
         twenty_three = stage(bits + 5, twenty_four - one, "23")
         product = stage(bits + 16, (twenty_three << 11) + (eighty_five << 1), "product")
         raised = Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed()
-        coarse = stage(wide, raised >> Cat(Const(0, 3), self.shift[3:]), "coarse")
-        return stage(wide, coarse >> self.shift[:3], "fine")
+        coarse = stage(wide, raised >> Cat(Const(0, 3), shift[3:]), "coarse")
+        return stage(wide, coarse >> shift[:3], "fine")
 
     def _exponential(self, m: Module, k: int, top: Value, valid: Value) -> Value:
         """Of lane k, EXP_LATENCY cycles; zero where the lane is not `valid`, which comes a cycle before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,7 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.tiles import TileCounter
@@ -64,7 +64,7 @@ class Operands(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.params.n, self.fields
-        forward, update, loss, weights = Signal(), Signal(), Signal(), Signal()
+        forward, update, loss, weights = register(), register(), register(), register()
         m.d.sync += [
             forward.eq(f.opcode == Opcode.FORWARD),
             update.eq(f.opcode == Opcode.UPDATE),
@@ -73,7 +73,7 @@ class Operands(wiring.Component):
         ]
         valid = delay(m, self.valid, self.LATENCY, "valid")
         last = delay(m, self.last & self.valid, self.LATENCY, "last")
-        turn = delay(m, self.turn, WeightPort.LATENCY, "turn")
+        turn = delay(m, self.turn, WeightPort.LATENCY, "turn", data=True)
 
         m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
         m.d.comb += port.i.eq(self.wgt_words)
@@ -82,14 +82,15 @@ class Operands(wiring.Component):
 
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
         m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
-        a_act = Signal()
-        m.d.sync += a_act.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS))
+        # What every lane looks at it has of its own.
+        a_act = copies(m, (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS), n, "a_act")
+        b_wgt, b_err = copies(m, weights, n, "b_wgt"), copies(m, loss, n, "b_err")
         for rotator in (a_lanes, b_lanes):
             m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn[-1]))
         for k in range(n):
             m.d.comb += [
-                a_lanes.i[k].eq(Mux(a_act, self.act_words[k], self.err_words[k])),
-                b_lanes.i[k].eq(Mux(weights, port.o[k], Mux(loss, self.err_words[k], self.act_words[k]))),
+                a_lanes.i[k].eq(Mux(a_act[k], self.act_words[k], self.err_words[k])),
+                b_lanes.i[k].eq(Mux(b_wgt[k], port.o[k], Mux(b_err[k], self.err_words[k], self.act_words[k]))),
                 self.z[k].eq(a_lanes.o[k]),
                 self.t[k].eq(b_lanes.o[k]),
             ]
@@ -104,7 +105,7 @@ class Operands(wiring.Component):
             self.o_last.eq(last[-1]),
         ]
         # The bias' place, known a step ahead.
-        bias_step, bias_column = Signal(), Signal()
+        bias_step, bias_column = register(), register()
         m.d.sync += [bias_step.eq(forward & f.bias & last[-3]), bias_column.eq(update & f.bias)]
         a, b = register(self.a.shape()), register(self.b.shape())
         for k in range(n):

@@ -8,7 +8,7 @@ from amaranth import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import lanes, register
+from insitu.fpga.common import copies, lanes, register
 
 
 class Rotator(wiring.Component):
@@ -27,16 +27,21 @@ class Rotator(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         low = self.bits // 2
-        middle, rest, o = register(self.i.shape()), register(self.bits - low), register(self.o.shape())
-        m.d.sync += rest.eq(self.amount[low:])
-        self._rotate(m, self.i, middle, self.amount[:low], 1)
+        middle, rest, o = (
+            register(self.i.shape()),
+            copies(m, self.amount[low:], self.n, "rest"),
+            register(self.o.shape()),
+        )
+        self._rotate(m, self.i, middle, [self.amount[:low]] * self.n, 1)
         self._rotate(m, middle, o, rest, 1 << low)
         m.d.comb += self.o.eq(o)
         return m
 
-    def _rotate(self, m: Module, i: Any, o: Any, amount: Any, unit: int) -> None:
-        values = [i[lane] for lane in range(self.n)]
-        for bit in range(len(amount)):
-            step = unit << bit
-            values = [Mux(amount[bit], values[(k + step) % self.n], values[k]) for k in range(self.n)]
-        m.d.sync += [o[k].eq(values[k]) for k in range(self.n)]
+    def _rotate(self, m: Module, i: Any, o: Any, amounts: list[Any], unit: int) -> None:
+        """amounts: the same one, for each lane that is made."""
+        for k, amount in enumerate(amounts):
+            values = [i[(k + lane) % self.n] for lane in range(self.n)]
+            for bit in reversed(range(len(amount))):
+                step = unit << bit
+                values = [Mux(amount[bit], values[j + step], values[j]) for j in range(len(values) - step)]
+            m.d.sync += o[k].eq(values[0])

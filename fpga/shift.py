@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.numbers import RANDOM_BITS, Rounding
-from insitu.fpga.common import low_mask, register
+from insitu.fpga.common import copies, low_mask, register
 
 #: Bits whose conjunctions with a mask are joined between two registers.
 GROUP = 8
@@ -74,10 +74,11 @@ class ShiftControl(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        left, right, o = self.shape.left, self.shape.right, self.o
-        shift = Signal(signed(7))
+        left, right, o = self.shape.left, self.shape.right, register(self.o.shape())
+        m.d.comb += self.o.eq(o)
+        shift = register(signed(7))
         positive = shift > 0
-        below, s, half, rest, whole = Signal(signed(7)), Signal(6), Signal(6), Signal(6), Signal(6)
+        below, s, half, rest, whole = register(signed(7)), register(6), register(6), register(6), register(6)
         cut = Mux(positive, shift[:6], 0)
         m.d.sync += [
             s.eq(cut),
@@ -131,9 +132,10 @@ def grouped_any(m: Module, bits: Value, name: str) -> Value:
 class RoundShift(wiring.Component):
     """`round_shift` of arch/numbers.py: i * 2**-s rounded, s in [-left, right], for a fit into `out` bits or less.
 
-    i: signed, `bits` wide. r: its random bits, read in the same cycle. control: from `ShiftControl`, static. o:
-    LATENCY cycles later; one a cycle, no back pressure. It is the rounded number where that has no more than out + 1
-    bits; else its sign and its `out` low bits, and more than out + 1 bits itself: any fit makes the same of both.
+    i: signed, `bits` wide. r: its random bits, read in the same cycle. control: from `ShiftControl`, static from a
+    cycle before on. o: LATENCY cycles later; one a cycle, no back pressure. It is the rounded number where that has no
+    more than out + 1 bits; else its sign and its `out` low bits, and more than out + 1 bits itself: any fit makes the
+    same of both.
 
     Nearest and stochastic add below the cut before the shift. Pseudo goes through the magnitude and compares the halves
     of what is cut: Wang et al., "NITI" (2020), section III-B. Tested against arch/: left 8, right 47, 8 to 48 bits;
@@ -157,6 +159,11 @@ class RoundShift(wiring.Component):
         m = Module()
         c, shape = self.control, self.shape
         inner, right, out = shape.inner, shape.right, shape.out
+        # What a whole shifter looks at it has of its own.
+        amount, halve, further = (
+            copies(m, value, 1, name)[0]
+            for name, value in (("amount", c.shift), ("halve", c.halve), ("further", c.more))
+        )
         flip = [c.pseudo & self.i[-1], *(register(name=f"flip_{k}") for k in range(1, 7))]
         m.d.sync += [late.eq(early) for early, late in zip(flip, flip[1:], strict=False)]
 
@@ -165,7 +172,7 @@ class RoundShift(wiring.Component):
         m.d.comb += extended.eq(self.i)
         m.d.sync += [
             x.eq(extended ^ flip[0].replicate(inner)),
-            random.eq(self.r << c.more if right > RANDOM_BITS else self.r),
+            random.eq(self.r << further if right > RANDOM_BITS else self.r),
         ]
         odd = grouped_any(m, extended[: right + 1] & c.one, "odd")
         # 2: what to add below the cut.
@@ -176,20 +183,20 @@ class RoundShift(wiring.Component):
         one = Const(1, 1)
         m.d.sync += total.eq((Cat(one, y).as_signed() + Cat(carry, addend, Const(0, 1)).as_signed()) >> 1)
         # 4, 5: shift; look at what will not fit; turn the upper half of what is cut to the lower.
-        coarse, fine = levels_of(c.shift)
-        some = shifted_right(Cat(Const(0, shape.left), total), c.shift, out, coarse)
+        coarse, fine = levels_of(amount)
+        some = shifted_right(Cat(Const(0, shape.left), total), amount, out, coarse)
         part, quotient = register(len(some)), register(out)
-        m.d.sync += [part.eq(some), quotient.eq(shifted_right(part, c.shift, out, fine))]
+        m.d.sync += [part.eq(some), quotient.eq(shifted_right(part, amount, out, fine))]
         outside = grouped_any(m, (total ^ total[-1].replicate(inner)) & c.above, "outside")
         over, negative = register(), register(2)
         m.d.sync += [over.eq(outside.any()), negative.eq(Cat(total[-1], negative[0]))]
-        coarse, fine = levels_of(c.halve)
-        some = shifted_right(Cat(total[:right], Const(0, 1)), c.halve, shape.half, coarse)
+        coarse, fine = levels_of(halve)
+        some = shifted_right(Cat(total[:right], Const(0, 1)), halve, shape.half, coarse)
         upper, low, high, lower = register(len(some)), register(shape.half), register(shape.half), register(shape.half)
         m.d.sync += [
             upper.eq(some),
             low.eq((total[: right // 2] & c.low) << c.odd),
-            high.eq(shifted_right(upper, c.halve, shape.half, fine) & c.high),
+            high.eq(shifted_right(upper, halve, shape.half, fine) & c.high),
             lower.eq(low),
         ]
         # 6: compare the halves.

@@ -8,6 +8,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from insitu.fpga.common import register
+
 
 class Extent(wiring.Component):
     """How many N a dimension of a matrix takes, and what the last of them has.
@@ -23,7 +25,7 @@ class Extent(wiring.Component):
         super().__init__(
             {
                 "size": In(16),
-                "blocks": Out(16),
+                "blocks": Out(17 - (n.bit_length() - 1)),
                 "single": Out(1),
                 "count": Out(range(n + 1)),
                 "lanes": Out(n),
@@ -34,14 +36,22 @@ class Extent(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, log = self.n, self.n.bit_length() - 1
-        above = Signal(16)
+        above, blocks, single = register(16), register(len(self.blocks)), register()
+        count, lanes, final = register(range(n + 1)), register(n), register(n)
         m.d.sync += [
             above.eq(self.size - 1),
-            self.blocks.eq(above[log:] + 1),
-            self.single.eq(above[log:] == 0),
-            self.count.eq(above[:log] + 1),
-            self.lanes.eq(Cat(above[:log] >= lane for lane in range(n))),
-            self.final.eq(Cat(above[:log] == lane for lane in range(n))),
+            blocks.eq(above[log:] + 1),
+            single.eq(above[log:] == 0),
+            count.eq(above[:log] + 1),
+            lanes.eq(Cat(above[:log] >= lane for lane in range(n))),
+            final.eq(Cat(above[:log] == lane for lane in range(n))),
+        ]
+        m.d.comb += [
+            self.blocks.eq(blocks),
+            self.single.eq(single),
+            self.count.eq(count),
+            self.lanes.eq(lanes),
+            self.final.eq(final),
         ]
         return m
 
@@ -80,14 +90,15 @@ class TileCounter(wiring.Component):
         m.submodules.cols = cols = Extent(n)
         m.d.comb += [rows.size.eq(self.rows), cols.size.eq(self.cols)]
         # Tiles left in this column and columns left, and whether those are the last, which is a register for speed.
-        down, across, right = Signal(16), Signal(16), Signal()
-        with m.If(self.start | (self.step & self.bottom)):
-            m.d.sync += [down.eq(rows.blocks), self.bottom.eq(rows.single)]
+        down, bottom, across, right = register(len(rows.blocks)), register(), register(len(cols.blocks)), register()
+        m.d.comb += self.bottom.eq(bottom)
+        with m.If(self.start | (self.step & bottom)):
+            m.d.sync += [down.eq(rows.blocks), bottom.eq(rows.single)]
         with m.Elif(self.step):
-            m.d.sync += [down.eq(down - 1), self.bottom.eq(down == 2)]
+            m.d.sync += [down.eq(down - 1), bottom.eq(down == 2)]
         with m.If(self.start):
             m.d.sync += [across.eq(cols.blocks), right.eq(cols.single)]
-        with m.Elif(self.step & self.bottom):
+        with m.Elif(self.step & bottom):
             m.d.sync += [across.eq(across - 1), right.eq(across == 2)]
         m.d.comb += [
             self.last.eq(self.bottom & right),
@@ -133,30 +144,33 @@ class RowWalker(wiring.Component):
         n, by_rows = self.n, self.by_rows
         m.submodules.extent = extent = Extent(n)
         m.d.comb += extent.size.eq(self.cols)
-        single_row = Signal()
+        single_row = register()
         m.d.sync += single_row.eq(self.rows == 1)
         # Rows and columns of tiles left, and whether those are the last, which are registers for speed.
-        rows_left, last_row, cols_left, last_col = Signal(16), Signal(), Signal(16), Signal()
+        rows_left, last_row, cols_left, last_col = register(16), register(), register(len(extent.blocks)), register()
+        address, row = register(self.bits), register(n.bit_length() - 1)
         m.d.comb += [
+            self.address.eq(address),
+            self.row.eq(row),
             self.last.eq(last_row & last_col),
             self.col_lanes.eq(extent.lanes | ~last_col.replicate(n)),
         ]
 
         # The next row is one pitch, or one block, beyond this one or beyond where the column or row began.
-        origin, following, jump = Signal(self.bits), Signal(self.bits), Signal()
+        origin, following, jump = register(self.bits), Signal(self.bits), Signal()
         m.d.comb += [
             jump.eq(Mux(by_rows, last_col, last_row)),
-            following.eq(Mux(jump, origin, self.address) + Mux(jump == by_rows, self.pitch, 1)),
+            following.eq(Mux(jump, origin, address) + Mux(jump == by_rows, self.pitch, 1)),
         ]
-        m.d.sync += self.valid.eq(self.go | (self.valid & ~by_rows & ~(last_row | (self.row == n - 1))))
+        m.d.sync += self.valid.eq(self.go | (self.valid & ~by_rows & ~(last_row | (row == n - 1))))
         with m.If(self.valid):
-            m.d.sync += self.address.eq(following)
+            m.d.sync += address.eq(following)
             with m.If(jump):
                 m.d.sync += origin.eq(following)
             with m.If(~by_rows & last_row):
-                m.d.sync += [rows_left.eq(self.rows), last_row.eq(single_row), self.row.eq(0)]
+                m.d.sync += [rows_left.eq(self.rows), last_row.eq(single_row), row.eq(0)]
             with m.Elif(~by_rows | last_col):
-                m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2), self.row.eq(self.row + 1)]
+                m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2), row.eq(row + 1)]
             with m.If(by_rows & last_col):
                 m.d.sync += [cols_left.eq(extent.blocks), last_col.eq(extent.single)]
             with m.Elif(by_rows | last_row):
@@ -164,9 +178,9 @@ class RowWalker(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 self.valid.eq(0),
-                self.address.eq(self.base),
+                address.eq(self.base),
                 origin.eq(self.base),
-                self.row.eq(0),
+                row.eq(0),
                 rows_left.eq(self.rows),
                 last_row.eq(single_row),
                 cols_left.eq(extent.blocks),

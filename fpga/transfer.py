@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.rotate import Rotator
@@ -39,7 +39,7 @@ class BeatCounter(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        rows, cols = Signal(16), Signal(16)
+        rows, cols = register(16), register(16)
         last_col = cols <= self.n
         with m.If(self.start):
             m.d.sync += [rows.eq(self.rows), cols.eq(self.cols), self.more.eq(1)]
@@ -101,16 +101,21 @@ class Transfer(wiring.Component):
             is_store.eq(f.opcode == Opcode.STORE),
             is_update.eq(f.opcode == Opcode.UPDATE),
         ]
+        # Every lane has these of its own.
+        loads, stores, updates = (
+            copies(m, flag, n, name)
+            for flag, name in ((is_load, "loads"), (is_store, "stores"), (is_update, "updates"))
+        )
         lane = data.StructLayout({"value": signed(self.lane_bits), "valid": unsigned(1)})
         m.submodules.rotator = rotator = Rotator(n, lane)
 
         held = register(lanes(signed(self.lane_bits), n))
         for k in range(n):
-            with m.If(is_load):
+            with m.If(loads[k]):
                 m.d.sync += held[k].eq(self.beat_in[k])
-            with m.Elif(is_store):
+            with m.Elif(stores[k]):
                 m.d.sync += held[k].eq(self.words[k])
-            with m.Elif(is_update):
+            with m.Elif(updates[k]):
                 m.d.sync += held[k].eq(self.delta[k])
             with m.Else():
                 m.d.sync += held[k].eq(self.value[k])
@@ -124,8 +129,8 @@ class Transfer(wiring.Component):
             m.d.comb += [rotator.i[k].value.eq(held[k]), rotator.i[k].valid.eq(held_lanes[k])]
 
         # Out of the memories.
-        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes")[-1]
-        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last")[-1]
+        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes", data=True)[-1]
+        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last", data=True)[-1]
         stored = delay(m, self.stored, 1 + Rotator.LATENCY, "stored")[-1]
         m.d.comb += [self.beat_valid.eq(stored), self.beat.last.eq(last)]
         width = self.params.lane_bits
@@ -140,12 +145,12 @@ class Transfer(wiring.Component):
         valid = delay(m, self.valid, WRITE_LATENCY, "valid")[-1]
         banks = Signal(n)
         m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
-        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks")
+        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks", data=True)
         changed = []
         for k in range(n):
             m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
             new = register(signed(fit.bits_in), name=f"new_{k}")
-            with m.If(is_update):
+            with m.If(updates[k]):
                 m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
             with m.Else():
                 m.d.sync += new.eq(rotator.o[k].value)
@@ -153,7 +158,7 @@ class Transfer(wiring.Component):
             changed.append(fit.changed & self.write_lanes[k])
         m.d.comb += [
             self.write_lanes.eq(bank_lanes[-1] & valid.replicate(n)),
-            self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address")[-1]),
+            self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address", data=True)[-1]),
         ]
         m.d.sync += self.unfit.eq(Mux(is_update, sum(changed), 0))
         return m

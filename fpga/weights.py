@@ -25,15 +25,16 @@ class WeightLayout(data.StructLayout):
 
 def drive_weights(m: Module, control: Any, weight_bits: int, shift: Any, nearest: Any) -> None:
     """A `WeightLayout` from a shift and whether to round to nearest, CONTROL_LATENCY cycles later."""
-    dropped, held, rounds = Signal(signed(6)), Signal(5), Signal()
+    dropped, held, rounds, static = register(signed(6)), register(5), register(), register(control.shape())
+    m.d.comb += control.eq(static)
     m.d.sync += [
         dropped.eq(shift - 1),
         held.eq(shift),
         rounds.eq(nearest),
-        control.shift.eq(held),
-        control.below.eq(low_mask(dropped, 31)),
-        control.nearest.eq(rounds),
-        control.above.eq(Cat(held <= bit - weight_bits for bit in range(len(control.above)))),
+        static.shift.eq(held),
+        static.below.eq(low_mask(dropped, 31)),
+        static.nearest.eq(rounds),
+        static.above.eq(Cat(held <= bit - weight_bits for bit in range(len(control.above)))),
     ]
 
 

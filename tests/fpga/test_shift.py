@@ -66,7 +66,7 @@ def test_every_shift_rounds_as_arch_does(bits: int, left: int, right: int, out: 
         ctx.set(unit.control.rounding, rounding)
         for shift in range(-left, right + 1):
             ctx.set(unit.control.shift, shift)
-            await ctx.tick().repeat(ShiftControl.LATENCY)
+            await ctx.tick().repeat(ShiftControl.LATENCY + 1)
             due: list[int] = []
             for x in [*values(bits, random, 12), *[0] * (RoundShift.LATENCY - 1)]:
                 r = random.getrandbits(32)
