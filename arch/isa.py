@@ -1,5 +1,9 @@
 """The instruction set: whole passes of a layer, 16 words of 32 bits each.
 
+FORWARD, BACKWARD and UPDATE go over a window (arch/window.py): a kernel over a feature map. `rows`, `cols` and `depth`
+are those of one pixel and one tap; the window multiplies them. An extent of 0 stands for 1: without any, map and kernel
+are one pixel, and the pass is a matrix product.
+
 Every field lies inside one word and is listed once, in `FIELDS`; encoding, decoding, disassembly and the generated
 documents follow from the table. A word bit that no field claims must be zero.
 """
@@ -9,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +22,7 @@ import numpy.typing as npt
 from insitu.arch.errors import ArchError, require
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import Overflow, Rounding
+from insitu.arch.window import Window
 
 #: Words of 32 bits in an instruction.
 WORDS = 16
@@ -32,6 +38,8 @@ class Opcode(IntEnum):
     BACKWARD = 4  #: D[r,c] = sum_k A[r,k] B[k,c]     A, D in ERR; B in WGT; mask M in ACT
     UPDATE = 5  #: D[r,c] -= lr * sum_k A[k,r] B[k,c]  A in ERR; B in ACT; D in WGT
     LOSS = 6  #: D = softmax(A) * sum(B) - B          A in ACT; B, D in ERR
+    POOL = 7  #: D[q,c] = max over taps of A[p,c]      A, D in ACT
+    UNPOOL = 8  #: D[p,c] = A[q,c] where B[p,c] is the first maximum of its window, else 0   A, D in ERR; B in ACT
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,12 @@ class Field:
 FIELDS: Mapping[str, Field] = {
     "opcode": Field(0, 0, 4, "the pass, see Opcode"),
     "memory": Field(0, 4, 2, "memory that LOAD writes and STORE reads"),
-    "bias": Field(0, 6, 1, "one more step (FORWARD) or column (UPDATE) whose ACT operand is 2**bias_exponent"),
+    "bias": Field(
+        *(0, 6, 1),
+        "one more step (FORWARD) or column (UPDATE) whose ACT operand is 2**bias_exponent; LOAD, STORE: that column",
+    ),
     "relu": Field(0, 7, 1, "FORWARD: negative accumulators become zero"),
-    "mask": Field(0, 8, 1, "BACKWARD: accumulators become zero where M <= 0"),
+    "mask": Field(0, 8, 1, "BACKWARD: accumulators become zero where M <= 0; UNPOOL: elements where B <= 0"),
     "track": Field(0, 9, 1, "delayed exponent: commit scale[sd] at the start, track the range for the next run"),
     "exact": Field(0, 10, 1, "exponent of D from this pass's own range, in two passes; emulator only"),
     "rounding": Field(0, 11, 2, "rounding of the narrowed accumulator"),
@@ -80,9 +91,11 @@ FIELDS: Mapping[str, Field] = {
     "d_pitch": Field(3, 20, 12, "words from a row of D to the next"),
     "m_base": Field(4, 0, 20, "first word of the mask M"),
     "m_pitch": Field(4, 20, 12, "words from a row of M to the next"),
-    "rows": Field(5, 0, 16, "rows of D (of A for STORE)"),
-    "cols": Field(5, 16, 16, "columns of D (of A for STORE); with bias, UPDATE's last column is the bias"),
-    "depth": Field(6, 0, 16, "terms of each sum; with bias, FORWARD's last term is the bias"),
+    "rows": Field(5, 0, 16, "rows of D, for each pixel (of A for STORE)"),
+    "cols": Field(5, 16, 16, "columns of D, for each tap (of A for STORE); with bias, UPDATE has one more"),
+    "depth": Field(
+        6, 0, 16, "terms of each sum, for each tap (FORWARD) or pixel (UPDATE); with bias, FORWARD has one more"
+    ),
     "master_width": Field(6, 16, 6, "UPDATE: bits of a master"),
     "lr_mul": Field(6, 22, 8, "UPDATE: m of the learning rate m * 2**-k"),
     "sa": Field(7, 0, 6, "scale register of A"),
@@ -91,33 +104,48 @@ FIELDS: Mapping[str, Field] = {
     "sm": Field(7, 24, 6, "UPDATE: scale register of the masters D"),
     "lr_shift": Field(8, 0, 6, "UPDATE: k of the learning rate m * 2**-k"),
     "bias_exponent": Field(8, 8, 6, "the real value of the bias operand is 2**bias_exponent", signed=True),
+    "map_height": Field(9, 0, 8, "pixels of the map, down"),
+    "map_width": Field(9, 8, 8, "pixels of the map, across"),
+    "out_height": Field(9, 16, 8, "pixels of the output, down"),
+    "out_width": Field(9, 24, 8, "pixels of the output, across"),
+    "kernel_height": Field(10, 0, 8, "taps of the kernel, down"),
+    "kernel_width": Field(10, 8, 8, "taps of the kernel, across"),
+    "stride": Field(10, 16, 1, "map pixels from an output pixel to the next: one more than this"),
+    "pad_height": Field(10, 20, 4, "map pixels that the first output pixel's kernel begins above the map"),
+    "pad_width": Field(10, 24, 4, "the same to the left"),
 }
 
 _CLAIMED = [sum(f.mask for f in FIELDS.values() if f.word == w) for w in range(WORDS)]
+_MAP, _KERNEL = ("map_height", "map_width"), ("kernel_height", "kernel_width")
+_WINDOW = (*_MAP, "out_height", "out_width", *_KERNEL)
+#: Fields that say a window: all zero where a pass has none.
+WINDOW_FIELDS = (*_WINDOW, "stride", "pad_height", "pad_width")
 #: Fields each opcode reads; the others must be zero in its words.
 USED: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.HALT: (),
-    Opcode.LOAD: ("memory", "d_base", "d_pitch", "rows", "cols"),
-    Opcode.STORE: ("memory", "a_base", "a_pitch", "rows", "cols"),
+    Opcode.LOAD: ("memory", "bias", "d_base", "d_pitch", "rows", "cols", *_MAP, *_KERNEL),
+    Opcode.STORE: ("memory", "bias", "a_base", "a_pitch", "rows", "cols", *_MAP, *_KERNEL),
     Opcode.FORWARD: (
         *("bias", "relu", "track", "exact", "rounding", "overflow", "width"),
         *("weight_rounding", "weight_width", "weight_shift", "a_base", "a_pitch", "b_base", "b_pitch"),
-        *("d_base", "d_pitch", "rows", "cols", "depth", "sa", "sb", "sd", "bias_exponent"),
+        *("d_base", "d_pitch", "rows", "cols", "depth", "sa", "sb", "sd", "bias_exponent", *WINDOW_FIELDS),
     ),
     Opcode.BACKWARD: (
         *("mask", "track", "exact", "rounding", "overflow", "width", "weight_rounding", "weight_width", "weight_shift"),
         *("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "m_base", "m_pitch"),
-        *("rows", "cols", "depth", "sa", "sb", "sd"),
+        *("rows", "cols", "depth", "sa", "sb", "sd", *WINDOW_FIELDS),
     ),
     Opcode.UPDATE: (
         *("bias", "track", "exact", "rounding", "overflow", "width", "update_rounding", "master_width"),
         *("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", "depth"),
-        *("lr_mul", "lr_shift", "sa", "sb", "sd", "sm", "bias_exponent"),
+        *("lr_mul", "lr_shift", "sa", "sb", "sd", "sm", "bias_exponent", *WINDOW_FIELDS),
     ),
     Opcode.LOSS: (
         *("track", "exact", "rounding", "overflow", "width", "a_base", "a_pitch", "b_base", "b_pitch"),
         *("d_base", "d_pitch", "rows", "cols", "sa", "sb", "sd"),
     ),
+    Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
+    Opcode.UNPOOL: ("mask", "a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
 }
 
 
@@ -158,6 +186,15 @@ class Instruction:
     sm: int = 0
     lr_shift: int = 0
     bias_exponent: int = 0
+    map_height: int = 0
+    map_width: int = 0
+    out_height: int = 0
+    out_width: int = 0
+    kernel_height: int = 0
+    kernel_width: int = 0
+    stride: int = 0
+    pad_height: int = 0
+    pad_width: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
@@ -178,10 +215,6 @@ class Instruction:
         if "depth" in used:
             low = 1 + (self.bias if self.opcode is Opcode.FORWARD else 0)
             require(self.depth >= low, f"{self.opcode.name}.depth={self.depth}: must be at least {low}")
-            require(
-                self.opcode is not Opcode.UPDATE or self.cols > self.bias,
-                f"UPDATE.cols={self.cols}: a bias column alone is not a pass",
-            )
         if "width" in used:
             require(2 <= self.width <= 16, f"{self.opcode.name}.width={self.width}: allowed are 2 to 16")
             require(not (self.track and self.exact), f"{self.opcode.name}: track and exact exclude each other")
@@ -190,8 +223,23 @@ class Instruction:
                 2 <= self.weight_width <= 16,
                 f"{self.opcode.name}.weight_width={self.weight_width}: allowed are 2 to 16",
             )
+        if self.bias and "depth" not in used or self.opcode is Opcode.UPDATE:
+            require(self.cols > self.bias, f"{self.opcode.name}.cols={self.cols}: a bias column alone is not a matrix")
         if "master_width" in used:
             require(2 <= self.master_width <= 32, f"UPDATE.master_width={self.master_width}: allowed are 2 to 32")
+
+    @cached_property
+    def window(self) -> Window:
+        """The kernel and the map of a pass; a pool's kernels lie side by side."""
+        extents = {field: max(1, getattr(self, field)) for field in _WINDOW}
+        pool = self.opcode in (Opcode.POOL, Opcode.UNPOOL)
+        return Window(
+            **extents,
+            stride_height=extents["kernel_height"] if pool else 1 + self.stride,
+            stride_width=extents["kernel_width"] if pool else 1 + self.stride,
+            pad_height=self.pad_height,
+            pad_width=self.pad_width,
+        )
 
     @property
     def draws(self) -> bool:
@@ -201,41 +249,72 @@ class Instruction:
     @property
     def a(self) -> Matrix:
         """Operand A as it lies in memory."""
-        rows, cols = {
-            Opcode.STORE: (self.rows, self.cols),
-            Opcode.FORWARD: (self.rows, self.depth - self.bias),
-            Opcode.BACKWARD: (self.rows, self.depth),
-            Opcode.UPDATE: (self.depth, self.rows),
-            Opcode.LOSS: (self.rows, self.cols),
-        }[self.opcode]
-        memory = {Opcode.STORE: self.memory, Opcode.FORWARD: Memory.ACT, Opcode.LOSS: Memory.ACT}.get(
-            self.opcode, Memory.ERR
-        )
-        return Matrix(memory=memory, base=self.a_base, rows=rows, cols=cols, pitch=self.a_pitch)
+        w = self.window
+        mapped, given = w.map_pixels * self.rows, w.out_pixels * self.rows
+        match self.opcode:
+            case Opcode.STORE:
+                return self._matrix("a", self.memory, mapped, **self._grouped(self.cols))
+            case Opcode.FORWARD:
+                return self._matrix("a", Memory.ACT, mapped, self.depth - self.bias)
+            case Opcode.BACKWARD:
+                return self._matrix("a", Memory.ERR, given, self.depth)
+            case Opcode.UPDATE:
+                return self._matrix("a", Memory.ERR, w.out_pixels * self.depth, self.rows)
+            case Opcode.LOSS | Opcode.POOL:
+                return self._matrix("a", Memory.ACT, mapped, self.cols)
+            case Opcode.UNPOOL:
+                return self._matrix("a", Memory.ERR, given, self.cols)
+        raise KeyError(f"{self.opcode.name} has no A")
 
     @property
     def b(self) -> Matrix:
         """Operand B as it lies in memory."""
-        memory, rows, cols = {
-            Opcode.FORWARD: (Memory.WGT, self.cols, self.depth),
-            Opcode.BACKWARD: (Memory.WGT, self.depth, self.cols),
-            Opcode.UPDATE: (Memory.ACT, self.depth, self.cols - self.bias),
-            Opcode.LOSS: (Memory.ERR, self.rows, self.cols),
-        }[self.opcode]
-        return Matrix(memory=memory, base=self.b_base, rows=rows, cols=cols, pitch=self.b_pitch)
+        w = self.window
+        match self.opcode:
+            case Opcode.FORWARD:
+                return self._matrix("b", Memory.WGT, self.cols, **self._grouped(self.depth))
+            case Opcode.BACKWARD:
+                return self._matrix("b", Memory.WGT, self.depth, **self._grouped(self.cols))
+            case Opcode.UPDATE:
+                return self._matrix("b", Memory.ACT, w.map_pixels * self.depth, self.cols - self.bias)
+            case Opcode.LOSS:
+                return self._matrix("b", Memory.ERR, self.rows, self.cols)
+            case Opcode.UNPOOL:
+                return self._matrix("b", Memory.ACT, w.map_pixels * self.rows, self.cols)
+        raise KeyError(f"{self.opcode.name} has no B")
 
     @property
     def d(self) -> Matrix:
         """Destination D as it lies in memory."""
-        memory = {Opcode.LOAD: self.memory, Opcode.FORWARD: Memory.ACT, Opcode.UPDATE: Memory.WGT}.get(
-            self.opcode, Memory.ERR
-        )
-        return Matrix(memory=memory, base=self.d_base, rows=self.rows, cols=self.cols, pitch=self.d_pitch)
+        w = self.window
+        mapped, given = w.map_pixels * self.rows, w.out_pixels * self.rows
+        match self.opcode:
+            case Opcode.LOAD:
+                return self._matrix("d", self.memory, mapped, **self._grouped(self.cols))
+            case Opcode.FORWARD | Opcode.POOL:
+                return self._matrix("d", Memory.ACT, given, self.cols)
+            case Opcode.BACKWARD | Opcode.UNPOOL:
+                return self._matrix("d", Memory.ERR, mapped, self.cols)
+            case Opcode.UPDATE:
+                return self._matrix("d", Memory.WGT, self.rows, **self._grouped(self.cols))
+            case Opcode.LOSS:
+                return self._matrix("d", Memory.ERR, self.rows, self.cols)
+        raise KeyError(f"{self.opcode.name} has no D")
 
     @property
     def m(self) -> Matrix:
         """The ReLU mask of BACKWARD."""
-        return Matrix(memory=Memory.ACT, base=self.m_base, rows=self.rows, cols=self.cols, pitch=self.m_pitch)
+        return self._matrix("m", Memory.ACT, self.window.map_pixels * self.rows, self.cols)
+
+    def _matrix(self, operand: str, memory: Memory, rows: int, cols: int, groups: int = 1, tail: int = 0) -> Matrix:
+        base, pitch = getattr(self, f"{operand}_base"), getattr(self, f"{operand}_pitch")
+        return Matrix(memory=memory, base=base, rows=rows, cols=cols, pitch=pitch, groups=groups, tail=tail)
+
+    def _grouped(self, cols: int) -> dict[str, int]:
+        """Columns of weights: a group a tap; the bias in a group of its own, or beside the only tap's columns."""
+        if self.window.taps == 1:
+            return {"cols": cols}
+        return {"cols": cols - self.bias, "groups": self.window.taps, "tail": self.bias}
 
     @property
     def matrices(self) -> Mapping[str, Matrix]:

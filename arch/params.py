@@ -14,7 +14,7 @@ from insitu.arch.errors import ArchError, require
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
-ARCH_VERSION = 1
+ARCH_VERSION = 2
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = 1 << 20
@@ -85,7 +85,7 @@ class CoreParams:
             Memory.WGT: self.master_bits,
         }[memory]
 
-    @property
+    @cached_property
     def lane_bits(self) -> int:
         """Bits of a stream lane: the narrowest of 8, 16, 32 that carries an element of any memory."""
         widest = max(self.word_bits(m) for m in Memory)

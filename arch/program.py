@@ -33,6 +33,8 @@ from insitu.arch.params import SCALES, CoreParams
 MAGIC = b"INSITU\x00\x01"
 _LENGTH = struct.Struct("<I")
 _DIGEST = hashlib.sha256().digest_size
+#: What a tensor's place is written as, beside its memory.
+_PLACE = ("base", "rows", "cols", "pitch", "groups", "tail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +55,13 @@ class Tensor:
         m = self.matrix
         return {
             "memory": m.memory.name,
-            **{k: getattr(m, k) for k in ("base", "rows", "cols", "pitch")},
+            **{k: getattr(m, k) for k in _PLACE},
             **{k: getattr(self, k) for k in ("role", "width", "scale", "layer", "bias")},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tensor:
-        place = {k: data[k] for k in ("base", "rows", "cols", "pitch")}
+        place = {k: data[k] for k in _PLACE}
         return cls(
             matrix=Matrix(memory=Memory[data["memory"]], **place),
             role=Role(data["role"]),
@@ -123,11 +125,15 @@ class Program:
         """The instruction words, uint32 [count, WORDS]."""
         return assemble(self.instructions)
 
-    def entry(self, name: str) -> tuple[Instruction, ...]:
-        """The instructions of an entry, its HALT included. Raises ArchError for an unknown name."""
+    def start(self, name: str) -> int:
+        """The index of an entry's first instruction. Raises ArchError for an unknown name."""
         if name not in self.entries:
             raise ArchError(f"entry {name!r}: this program has {', '.join(self.entries)}")
-        start = self.entries[name]
+        return self.entries[name]
+
+    def entry(self, name: str) -> tuple[Instruction, ...]:
+        """The instructions of an entry, its HALT included. Raises ArchError for an unknown name."""
+        start = self.start(name)
         end = next(i for i in range(start, len(self.instructions)) if self.instructions[i].opcode is Opcode.HALT)
         return self.instructions[start : end + 1]
 

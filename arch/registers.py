@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from insitu.arch.errors import require
@@ -133,6 +134,7 @@ REGISTERS: Mapping[str, Register] = {
 WINDOW = 0x200
 
 
+@cache
 def find(offset: int) -> tuple[str, int]:
     """(name, index) of the register at a byte offset. Raises ArchError where there is none."""
     for name, register in REGISTERS.items():

@@ -1,10 +1,10 @@
 """Cycles: the latencies the core is built to and the cycle model computes from.
 
 An instruction is fetched, set up, run and drained before the next is fetched; inside a pass the drain of one tile
-overlaps the next. Tiles go down a column of tiles, then to the next column. With K the steps of a tile and D_t the
-valid rows of tile t (what its drain takes), a pass of T tiles takes
+overlaps the next. Tiles go down a column of tiles, then to the next column. With K_t the steps of tile t and D_t its
+valid rows (what its drain takes), a pass of T tiles takes
 
-    FETCH + SETUP + N + seeding + K + sum over t >= 1 of max(K, D_(t-1)) + pipeline + D_(T-1)
+    FETCH + SETUP + N + seeding + K_0 + sum over t >= 1 of max(K_t, D_(t-1)) + pipeline + D_(T-1)
 
 where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these
 constants are sums of, and refuse to be built where they differ.
@@ -13,6 +13,9 @@ constants are sums of, and refuse to be built where they differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from insitu.arch.errors import ArchError
 from insitu.arch.generator import MIX_STAGES, STREAMS
@@ -42,6 +45,8 @@ LOSS_ROW = 10
 LOSS_DIVIDE = PROBABILITY_BITS + 3
 #: LOSS: from the end of the last division's slot to its row entering the drain.
 LOSS_TAIL = 15
+#: POOL, UNPOOL: from the last word read, or begun to be written, to the last element being written.
+POOL_TAIL = 16
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
@@ -83,30 +88,90 @@ def pipeline(opcode: Opcode) -> int:
 
 def cost(instruction: Instruction, n: int) -> Cost:
     """The cycles an instruction takes on an n x n array."""
-    rows, cols, depth = instruction.rows, instruction.cols, instruction.depth
     fixed = FETCH + setup(n) + seeding(instruction, n)
     match instruction.opcode:
         case Opcode.HALT:
             return Cost(cycles=FETCH)
         case Opcode.LOAD:
-            beats = rows * blocks(cols, n)
+            beats = instruction.d.rows * instruction.d.row_words(n)
             return Cost(cycles=fixed + beats + LOAD_TAIL, stream=beats)
         case Opcode.STORE:
-            beats = rows * blocks(cols, n)
+            beats = instruction.a.rows * instruction.a.row_words(n)
             return Cost(cycles=fixed + STORE_HEAD + beats, stream=beats)
         case Opcode.LOSS:
-            vector = rows * (LOSS_ROW + blocks(cols, n) * (LOSS_READS + LOSS_DIVIDE))
+            rows, words = instruction.rows, blocks(instruction.cols, n)
+            vector = rows * (LOSS_ROW + words * (LOSS_READS + LOSS_DIVIDE))
             return Cost(cycles=fixed + vector + LOSS_TAIL + DRAIN_TO_MEMORY, vector=vector)
+        case Opcode.POOL | Opcode.UNPOOL:
+            vector = instruction.rows * blocks(instruction.cols, n) * _pooled(instruction)
+            return Cost(cycles=fixed + vector + POOL_TAIL, vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
-            row_tiles, col_tiles = blocks(rows, n), blocks(cols, n)
-            tiles = row_tiles * col_tiles
-            last = rows - (row_tiles - 1) * n
-            # Tiles but the last, whose drain may outlast the next tile's steps: full ones, and the last of each column.
-            wait = (row_tiles - 1) * col_tiles * max(0, n - depth) + (col_tiles - 1) * max(0, last - depth)
-            return Cost(
-                cycles=fixed + tiles * depth + wait + pipeline(instruction.opcode) + last,
-                issue=tiles * depth,
-                wait=wait,
-                macs=rows * cols * depth,
-            )
+            return _product(instruction, n, fixed + pipeline(instruction.opcode))
     raise ArchError(f"no cost for {instruction}")
+
+
+def _pooled(instruction: Instruction) -> int:
+    """Words that POOL reads, or UNPOOL writes, for each sample and block of columns. What is empty takes one."""
+    w = instruction.window
+    if instruction.opcode is Opcode.UNPOOL:
+        return w.map_pixels
+    return int(np.maximum(1, (w.reads >= 0).sum(axis=1)).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """The tiles of a pass in the order in which the array takes them, one entry each: int64 [tiles].
+
+    steps: of its sums, at least one. rows: valid ones, what its drain takes. cols: valid ones.
+    """
+
+    steps: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+
+
+def tiles(instruction: Instruction, n: int) -> Tiles:
+    """Columns of tiles outermost: for FORWARD and BACKWARD blocks of columns, then pixels, then rows of a pixel; for
+    UPDATE taps, then blocks of a tap's columns, the bias of several taps last, then rows. What a pixel or a tap does
+    not meet is left out; an empty sum takes a step."""
+    i, w = instruction, instruction.window
+    rows = _parts(i.rows, n)
+    if i.opcode is Opcode.UPDATE:
+        met = (w.reads >= 0).sum(axis=0)
+        apart = i.bias if w.taps > 1 else 0
+        cols = _parts(i.cols - apart, n)
+        of_taps, of_bias = np.repeat(met * i.depth, len(cols)), np.full(apart, w.out_pixels * i.depth)
+        outer_steps = np.maximum(1, np.concatenate([of_taps, of_bias]))
+        outer_cols = np.concatenate([np.tile(cols, w.taps), np.full(apart, 1)])
+        return Tiles(
+            steps=np.repeat(outer_steps, len(rows)),
+            rows=np.tile(rows, len(outer_steps)),
+            cols=np.repeat(outer_cols, len(rows)),
+        )
+    met = ((w.reads if i.opcode is Opcode.FORWARD else w.writes) >= 0).sum(axis=1)
+    bias = i.bias if i.opcode is Opcode.FORWARD else 0
+    cols = _parts(i.cols, n)
+    steps = np.repeat(np.maximum(1, met * (i.depth - bias) + bias), len(rows))
+    return Tiles(
+        steps=np.tile(steps, len(cols)),
+        rows=np.tile(rows, len(cols) * len(met)),
+        cols=np.repeat(cols, len(met) * len(rows)),
+    )
+
+
+def _parts(count: int, n: int) -> npt.NDArray[np.int64]:
+    """Sizes of the blocks of N that `count` falls into, the last one what is left."""
+    whole, rest = divmod(count, n)
+    return np.array([n] * whole + [rest] * (rest > 0), dtype=np.int64)
+
+
+def _product(instruction: Instruction, n: int, fixed: int) -> Cost:
+    t = tiles(instruction, n)
+    issue = int(t.steps.sum())
+    wait = int(np.maximum(0, t.rows[:-1] - t.steps[1:]).sum())
+    return Cost(
+        cycles=fixed + issue + wait + int(t.rows[-1]),
+        issue=issue,
+        wait=wait,
+        macs=int((t.steps * t.rows * t.cols).sum()),
+    )

@@ -10,22 +10,32 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Role
-from insitu.arch.isa import FIELDS, USED, WORDS, Opcode
+from insitu.arch.isa import FIELDS, USED, WINDOW_FIELDS, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga.common import FieldsLayout
 
 #: From the last word given to a verdict: two registers, the four operands one a cycle, five cycles for each.
 CHECK_LATENCY = 10
-_CODES = [int(code) for code in Opcode]
+_CODES = [int(code) for code in Opcode if code not in (Opcode.POOL, Opcode.UNPOOL)]
+
+
+def fields(opcode: Opcode) -> tuple[str, ...]:
+    """Fields that this core reads of an opcode, none where it does not have it: it stops at a word that has others.
+    `exact` is the emulator's alone; windows are not built yet."""
+    if opcode not in _CODES:
+        return ()
+    absent = {"exact", *WINDOW_FIELDS, *(("bias",) if opcode in (Opcode.LOAD, Opcode.STORE) else ())}
+    return ("opcode", *(name for name in USED[opcode] if name not in absent))
 
 
 def allowed(opcode: int, word: int) -> int:
-    """Bits that may be set in a word of an opcode; none in one that is no opcode. `exact` is the emulator's alone."""
-    if opcode not in _CODES:
-        return 0
-    names = ("opcode", *USED[Opcode(opcode)])
-    return sum(FIELDS[name].mask for name in names if FIELDS[name].word == word and name != "exact")
+    """Bits that may be set in a word of an opcode; none in one that is no opcode."""
+    return (
+        sum(FIELDS[name].mask for name in fields(Opcode(opcode)) if FIELDS[name].word == word)
+        if opcode in _CODES
+        else 0
+    )
 
 
 class Decoder(wiring.Component):

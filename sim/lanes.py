@@ -17,9 +17,6 @@ from insitu.sim.jit import callee, kernel
 
 States = npt.NDArray[np.uint32]
 
-#: For instructions that do not draw.
-NO_STATES: States = np.empty(0, dtype=np.uint32)
-
 _mix, _lane_key, _nonzero = callee(generator.mix), callee(generator.lane_key), callee(generator.nonzero)
 
 
@@ -53,7 +50,8 @@ def jump(steps: int) -> States:
 
 
 @kernel
-def _start(seed: int, stream: int, columns: States, states: States, n: int) -> None:
+def start_states(seed: int, stream: int, columns: States, states: States, n: int) -> None:
+    """states [cols] <- every column's generator before its first row; `columns` is the `jump` of a column's rows."""
     for lane in range(min(n, states.size)):
         states[lane] = _nonzero(_mix(_lane_key(seed, lane, stream)))
     for first in range(n, states.size, n):
@@ -64,14 +62,5 @@ def _start(seed: int, stream: int, columns: States, states: States, n: int) -> N
 def start(seed: int, stream: int, *, rows: int, cols: int, n: int) -> States:
     """Every column's generator before its first row: uint32 [cols]."""
     states = np.empty(cols, dtype=np.uint32)
-    _start(seed, stream, jump(rows), states, n)
+    start_states(seed, stream, jump(rows), states, n)
     return states
-
-
-#: Steps after which every generator is where it began.
-PERIOD = (1 << 32) - 1
-
-
-def advanced(states: States, steps: int) -> States:
-    """The states after `steps` more steps, which may be negative."""
-    return _skipped(jump(steps % PERIOD), states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,24 +12,74 @@ from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import SCALES, CoreParams
 from insitu.sim import kernels
-from insitu.sim.lanes import NO_STATES as _NO_STATES
-from insitu.sim.memory import BankedMemory, Values
+from insitu.sim.memory import BankedMemory, Place, Values
 from insitu.sim.rows import constants
 
 
-@dataclass
 class Weights:
-    """Masters as the read port delivers them: int16, the geometry of their matrix; `valid` until a master changes.
+    """Masters as the read port delivers them: int16, laid out as the masters are, as far as the widest matrix asked
+    for. One for each place, width, shift and rounding, shared by all passes that read it.
 
-    by, limits: of the port's rounding and width, for sim/rows.py.
+    version: raised whenever they changed.
     """
 
-    matrix: Matrix
-    flat: Values
-    rounding: int
-    by: tuple[int, int, int, int]
-    limits: tuple[int, int]
-    valid: bool = False
+    def __init__(self, machine: Machine, instruction: Instruction) -> None:
+        half = 1 << (instruction.weight_width - 1)
+        by = constants(instruction.weight_rounding, instruction.weight_shift)
+        self.fit: kernels.Fit = (by, (-half, half - 1), 0)
+        self.version = 0
+        self._machine = machine
+        self._place(instruction.b)
+
+    @property
+    def matrix(self) -> Matrix:
+        return self._masters.matrix
+
+    def cover(self, matrix: Matrix) -> None:
+        """Deliver at least this matrix, which begins at the same place."""
+        n, rows = self._machine.core.n, max(matrix.rows, self.matrix.rows)
+        wider = matrix if matrix.row_words(n) > self.matrix.row_words(n) else self.matrix
+        if matrix.row_words(n) == self.matrix.row_words(n) and matrix.width > self.matrix.width:
+            wider = matrix
+        if (wider, rows) != (self.matrix, self.matrix.rows):
+            self._place(replace(wider, rows=rows))
+
+    def _place(self, matrix: Matrix) -> None:
+        n = self._machine.core.n
+        self._masters = self._machine.place(matrix)
+        words = matrix.row_words(n) * n
+        self._row = np.empty(words, np.int32 if self._machine.core.master_bits <= 30 else np.int64)
+        #: What was last delivered: a pass that rewrites all masters may bring it up to date itself, and then `renew`.
+        self.kept: Values = np.zeros((matrix.rows - 1) * self._masters.pitch + words, np.int16)
+        self.expire()
+        self._machine.placed()
+
+    def expire(self) -> None:
+        """A master changed."""
+        self._valid = False
+        self.version += 1
+
+    def renew(self) -> None:
+        """All masters changed, and `kept` with them."""
+        self._valid = True
+        self.version += 1
+
+    @property
+    def flat(self) -> Values:
+        """The weights as they are now, `pitch` elements a row."""
+        if not self._valid:
+            kernels.reading(self._masters.flat, self.kept, self.pitch, self.matrix.rows, self._row, self.fit)
+            self._valid = True
+        return self.kept
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one row to the next."""
+        return self._masters.pitch
+
+    def read(self, matrix: Matrix) -> Values:
+        """The weights of a matrix that is covered: a copy [rows, width]."""
+        return self.flat[np.arange(matrix.rows)[:, None] * self.pitch + self._machine.place(matrix).columns]
 
 
 class Machine:
@@ -45,51 +95,45 @@ class Machine:
         self.accumulator_overflow = False
         self.saturated = 0
         self._weights: dict[tuple[int, int, int, int, int], Weights] = {}
+        self._readers: dict[Matrix, tuple[Weights | None, list[Weights]]] = {}
 
     def view(self, matrix: Matrix) -> Values:
-        """The matrix as a writable view [rows, cols]."""
+        """The matrix as a writable view [rows, cols], for this once."""
         return self.memories[matrix.memory].view(matrix)
 
-    def tail(self, matrix: Matrix) -> tuple[Values, int]:
-        """(the flat memory from the matrix on, elements from one row to the next): what compiled loops take."""
-        return self.memories[matrix.memory].tail(matrix), matrix.pitch * self.core.n
+    def place(self, matrix: Matrix) -> Place:
+        """The matrix's place, to be kept."""
+        return Place(self.memories[matrix.memory], matrix)
 
-    def weights(self, instruction: Instruction, matrix: Matrix) -> Values:
-        """What the read port delivers for a matrix of WGT: int16 view [rows, cols]."""
-        flat, pitch = self.weights_tail(instruction, matrix)
-        return np.lib.stride_tricks.as_strided(flat, (matrix.rows, matrix.cols), (pitch * flat.itemsize, flat.itemsize))
+    def weights(self, instruction: Instruction) -> Weights:
+        """What the read port delivers of an instruction's B, to be kept."""
+        b = instruction.b
+        width, shift, rounding = instruction.weight_width, instruction.weight_shift, int(instruction.weight_rounding)
+        key = (b.base, b.pitch, width, shift, rounding)
+        found = self._weights.get(key)
+        if found is None:
+            found = self._weights[key] = Weights(self, instruction)
+        found.cover(b)
+        return found
 
-    def weights_tail(self, instruction: Instruction, matrix: Matrix) -> tuple[Values, int]:
-        """The same as `tail` gives it."""
-        rounding, shift, width = instruction.weight_rounding, instruction.weight_shift, instruction.weight_width
-        key = (matrix.base, matrix.pitch, shift, width, int(rounding))
-        weights = self._weights.get(key)
-        pitch = matrix.pitch * self.core.n
-        if weights is None or matrix.rows > weights.matrix.rows or matrix.cols > weights.matrix.cols:
-            half = 1 << (width - 1)
-            flat = np.zeros((matrix.rows - 1) * pitch + matrix.cols, np.int16)
-            weights = Weights(matrix, flat, int(rounding), constants(rounding, shift), (-half, half - 1))
-            self._weights[key] = weights
-        if not weights.valid:
-            place = weights.matrix
-            masters, _ = self.tail(place)
-            row = np.empty(place.cols, np.int32 if self.core.master_bits <= 30 else np.int64)
-            kernels.reading(
-                masters, weights.flat, pitch, place.rows, row, weights.rounding, _NO_STATES, weights.by, weights.limits
-            )
-            weights.valid = True
-        return weights.flat, pitch
+    def readers(self, matrix: Matrix) -> tuple[Weights | None, list[Weights]]:
+        """Of the weights delivered from where a matrix of WGT lies: the only ones of just this matrix, which a pass
+        that rewrites all of it may keep right itself, and all others."""
+        if matrix not in self._readers:
+            exact = [w for w in self._weights.values() if w.matrix == matrix]
+            mine = exact[0] if len(exact) == 1 else None
+            met = [w for w in self._weights.values() if w is not mine and w.matrix.overlaps(matrix, self.core.n)]
+            self._readers[matrix] = mine, met
+        return self._readers[matrix]
 
-    def weights_of(self, matrix: Matrix) -> Weights | None:
-        """The weights that were delivered of just this matrix, for a pass that rewrites all of it."""
-        found = [w for w in self._weights.values() if w.matrix == matrix]
-        return found[0] if len(found) == 1 else None
+    def placed(self) -> None:
+        """The place of some weights was set."""
+        self._readers.clear()
 
-    def changed(self, matrix: Matrix | None = None, *, but: Weights | None = None) -> None:
-        """A matrix was written (all memories, where None): weights are delivered anew, `but` those it kept right."""
+    def changed(self) -> None:
+        """All memories were written: weights are delivered anew."""
         for weights in self._weights.values():
-            if weights is not but and (matrix is None or weights.matrix.overlaps(matrix, self.core.n)):
-                weights.valid = False
+            weights.expire()
 
     def shift(self, scale: int, source: int) -> int:
         """The clamped shift from an accumulator's exponent to a scale register's."""

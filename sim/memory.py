@@ -6,6 +6,7 @@ rotation is kept beside it, so that the device's image can be shown at any time.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,52 +21,33 @@ class BankedMemory:
     """`depth` words of `n` elements, all zero at first.
 
     dtype: int16 for activations and errors, int32 for masters.
+    version: raised whenever words were turned, which may put lanes of any matrix out of place.
     """
 
     def __init__(self, depth: int, n: int, dtype: npt.DTypeLike) -> None:
         self.n = n
         self.flat: Values = np.zeros(depth * n, dtype=dtype)
+        self.version = 0
         self._rotation = np.zeros(depth, dtype=np.int64)
-        self._version = 0
-        self._views: dict[Matrix, tuple[int, Values]] = {}
 
     @property
     def depth(self) -> int:
         return self._rotation.size
 
     def view(self, matrix: Matrix) -> Values:
-        """The matrix as a writable view [rows, cols]. Writing it is writing the device's memory.
+        """A matrix of one group as a writable view [rows, cols], for this once: see `Place.view`."""
+        return Place(self, matrix).view
 
-        A word that was last written as another row number is first turned, so that the image does not change. Call it
-        before each use: a view taken before another matrix was laid over it may show lanes out of place.
-        """
-        version, view = self._views.get(matrix, (-1, self.flat))
-        if version == self._version:
-            return view
-        self._align(matrix)
-        n, size = self.n, self.flat.itemsize
-        view = np.lib.stride_tricks.as_strided(
-            self.flat[matrix.base * n :],
-            shape=(matrix.rows, matrix.cols),
-            strides=(matrix.pitch * n * size, size),
-        )
-        self._views[matrix] = self._version, view
-        return view
-
-    def tail(self, matrix: Matrix) -> Values:
-        """The flat memory from the matrix on, turned as `view` does: what compiled loops take, pitch * n a row."""
-        self.view(matrix)
-        return self.flat[matrix.base * self.n :]
-
-    def _align(self, matrix: Matrix) -> None:
-        words = blocks(matrix.cols, self.n)
+    def align(self, matrix: Matrix) -> None:
+        """Turn words that were last written as another row number; the image does not change."""
+        words = matrix.row_words(self.n)
         rows = np.arange(matrix.rows)[:, None]
         addresses = (matrix.base + rows * matrix.pitch + np.arange(words)[None, :]).ravel()
         wanted = np.broadcast_to(rows % self.n, (matrix.rows, words)).ravel()
         wrong = self._rotation[addresses] != wanted
         if wrong.any():
             self._turn(addresses[wrong], wanted[wrong])
-            self._version += 1
+            self.version += 1
 
     def _turn(self, addresses: npt.NDArray[np.int64], rotation: npt.NDArray[np.int64]) -> None:
         lanes = np.arange(self.n)
@@ -85,4 +67,53 @@ class BankedMemory:
     def image(self, values: npt.NDArray[np.integer[Any]]) -> None:
         self.flat.reshape(-1, self.n)[:] = values
         self._rotation[:] = 0
-        self._version += 1
+        self.version += 1
+
+
+class Place:
+    """A matrix in its memory, found once and used many times. Writing it is writing the device's memory.
+
+    pitch: elements from one row to the next.
+    """
+
+    def __init__(self, memory: BankedMemory, matrix: Matrix) -> None:
+        self.memory = memory
+        self.matrix = matrix
+        self.pitch = matrix.pitch * memory.n
+        self._flat = memory.flat[matrix.base * memory.n :]
+        size = self._flat.itemsize
+        #: Elements from one group of columns to the next.
+        self.group_pitch = blocks(matrix.cols, memory.n) * memory.n
+        self._view = np.lib.stride_tricks.as_strided(
+            self._flat, shape=(matrix.rows, matrix.cols), strides=(self.pitch * size, size)
+        )
+        self._version = -1
+
+    @property
+    def flat(self) -> Values:
+        """The memory from the matrix on, lanes in place now: what compiled loops take. Ask anew before each use."""
+        if self._version != self.memory.version:
+            self.memory.align(self.matrix)
+            self._version = self.memory.version
+        return self._flat
+
+    @property
+    def view(self) -> Values:
+        """The matrix's first group [rows, cols], writable, lanes in place now. Ask anew before each use: laying another
+        matrix over it may turn its words."""
+        _ = self.flat
+        return self._view
+
+    @cached_property
+    def columns(self) -> npt.NDArray[np.int64]:
+        """Where each column lies in a row's words: int64 [width]."""
+        group, column = np.divmod(np.arange(self.matrix.width), self.matrix.cols)
+        return group * self.group_pitch + column
+
+    def read(self) -> Values:
+        """All columns: a copy [rows, width]."""
+        return self.flat[np.arange(self.matrix.rows)[:, None] * self.pitch + self.columns]
+
+    def write(self, values: npt.NDArray[np.integer[Any]]) -> None:
+        """Write all columns [rows, width]."""
+        self.flat[np.arange(self.matrix.rows)[:, None] * self.pitch + self.columns] = values

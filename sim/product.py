@@ -22,13 +22,20 @@ class Method(Enum):
 
 
 def bound(instruction: Instruction, core: CoreParams) -> int:
-    """The largest magnitude any partial sum of the pass can reach: depth * 2**(wa - 1) * 2**(wb - 1)."""
+    """The largest magnitude any partial sum of the pass can reach: its terms * 2**(wa - 1) * 2**(wb - 1)."""
     wa, wb = {
         Opcode.FORWARD: (core.activation_bits, instruction.weight_width),
         Opcode.BACKWARD: (max(core.error_bits, core.target_bits), instruction.weight_width),
         Opcode.UPDATE: (max(core.error_bits, core.target_bits), core.activation_bits),
     }[instruction.opcode]
-    return instruction.depth << (wa - 1 + wb - 1)
+    return _terms(instruction) << (wa - 1 + wb - 1)
+
+
+def _terms(i: Instruction) -> int:
+    """The most terms a sum of the pass can have."""
+    if i.opcode is Opcode.UPDATE:
+        return i.window.out_pixels * i.depth
+    return i.window.taps * (i.depth - i.bias) + i.bias
 
 
 def method(instruction: Instruction, core: CoreParams, *, vector: bool = simd.AVAILABLE) -> Method:

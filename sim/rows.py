@@ -7,85 +7,115 @@ intermediate fits, else int64: numba widens int32 sums to int64, hence the casts
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba.extending import intrinsic
 
 from insitu.arch.numbers import RANDOM_BITS, Rounding
 from insitu.sim.jit import kernel
 
 Row = npt.NDArray[Any]
 States = npt.NDArray[np.uint32]
+#: (left, right, random, extra, below, odd, pseudo): a clamped shift as `round_row` takes it. Rounding is
+#: ((x << left) + (r & random << extra) + below + (x >> right & odd)) >> right; `pseudo` is 1 where the discarded bits
+#: decide instead.
+By = tuple[int, int, int, int, int, int, int]
 
-_STOCHASTIC, _NEAREST, _PSEUDO = int(Rounding.STOCHASTIC), int(Rounding.NEAREST), int(Rounding.PSEUDO)
 
-
-def constants(rounding: Rounding, shift: int) -> tuple[int, int, int, int]:
-    """(left, right, mask, extra) of a clamped shift, for `round_row`."""
+@lru_cache(maxsize=1024)
+def constants(rounding: Rounding, shift: int) -> By:
+    """What `round_row` needs for a clamped shift."""
     left, right = max(0, -shift), max(0, shift)
-    if rounding is Rounding.STOCHASTIC:
-        return left, right, (1 << min(right, RANDOM_BITS)) - 1, max(0, right - RANDOM_BITS)
-    if rounding is Rounding.NEAREST:
-        return left, right, (1 << (right - 1)) - 1 if right else 0, 1 if right else 0
-    return left, right, (1 << right) - 1, 0
+    random = (1 << min(right, RANDOM_BITS)) - 1 if rounding is Rounding.STOCHASTIC else 0
+    nearest = right > 0 and rounding is Rounding.NEAREST
+    return (
+        left,
+        right,
+        random,
+        max(0, right - RANDOM_BITS),
+        (1 << (right - 1)) - 1 if nearest else 0,
+        int(nearest),
+        int(rounding is Rounding.PSEUDO),
+    )
+
+
+def _shift(name: str) -> Any:
+    """A shift in the value's own type, for shifts that fit it: numba's would widen it and LLVM not find back."""
+
+    @intrinsic
+    def shift(typing, value, by):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return getattr(builder, name)(*arguments)
+
+        return value(value, value), generate
+
+    return shift
+
+
+_left, _right = _shift("shl"), _shift("ashr")
+
+
+@kernel
+def following(v: Any) -> Any:
+    """A generator's next state: the xorshift of arch/generator.py in uint32."""
+    v = np.uint32(v ^ np.uint32(v << np.uint32(13)))
+    v = np.uint32(v ^ np.uint32(v >> np.uint32(17)))
+    return np.uint32(v ^ np.uint32(v << np.uint32(5)))
 
 
 @kernel
 def step(states: States) -> None:
-    """One step of every generator: the xorshift of arch/generator.py in uint32."""
+    """One step of every generator."""
     for c in range(states.size):
-        v = states[c]
-        v = np.uint32(v ^ np.uint32(v << np.uint32(13)))
-        v = np.uint32(v ^ np.uint32(v >> np.uint32(17)))
-        states[c] = np.uint32(v ^ np.uint32(v << np.uint32(5)))
+        states[c] = following(states[c])
 
 
 @kernel
-def seen(x: Row) -> Any:
-    """OR of the one's-complement magnitudes."""
+def take(source: Row, x: Row) -> Any:
+    """x <- source, of any dtype; the OR of the one's-complement magnitudes."""
     T = x.dtype.type
     sign = T(8 * x.itemsize - 1)
     bits = T(0)
     for c in range(x.size):
-        bits = T(bits | T(x[c] ^ T(x[c] >> sign)))
+        v = T(source[c])
+        bits = T(bits | T(v ^ T(v >> sign)))
+        x[c] = v
     return bits
 
 
 @kernel
-def round_row(x: Row, rounding: int, states: States, by: tuple[int, int, int, int]) -> None:
-    """x <- x * 2**-s rounded, `by` the `constants` of s. States are read by stochastic rounding only."""
+def round_row(x: Row, states: States, by: By, steps: bool) -> None:
+    """x <- x * 2**-s rounded, `by` the `constants` of s; `states`, random bits [x.size], are read where it draws: after
+    a step of each where it `steps`."""
     T = x.dtype.type
-    # The masks change nothing; they tell LLVM that a shift fits the row's own type, which it then stays in.
-    widest = T(8 * x.itemsize - 1)
-    left, right, extra = T(T(by[0]) & widest), T(T(by[1]) & widest), T(T(by[3]) & widest)
-    mask = T(by[2])
-    if left != 0:
+    left, right, extra = T(by[0]), T(by[1]), T(by[3])
+    random, below, odd = T(by[2]), T(by[4]), T(by[5])
+    if by[6]:
+        top = T(8 * x.itemsize - 1)
+        half, low = T(right >> 1), T(right & 1)
+        mask, low_mask = T((1 << right) - 1), T((1 << half) - 1)
         for c in range(x.size):
-            x[c] = T(x[c] << left)
-    elif rounding == _STOCHASTIC and extra != 0:
-        for c in range(x.size):
-            x[c] = T(T(x[c] + T(T(T(states[c]) & mask) << extra)) >> right)
-    elif rounding == _STOCHASTIC:
-        for c in range(x.size):
-            x[c] = T(T(x[c] + T(T(states[c]) & mask)) >> right)
-    elif rounding == _NEAREST:
-        odd = T(by[3])
-        for c in range(x.size):
-            x[c] = T(T(x[c] + T(mask + T(T(x[c] >> right) & odd))) >> right)
-    elif rounding == _PSEUDO:
-        half, odd = T(right >> T(1)), T(right & T(1))
-        low_mask = T(T(T(1) << half) - T(1))
-        for c in range(x.size):
-            sign = T(x[c] >> widest)
-            magnitude = T(T(x[c] ^ sign) - sign)
+            v = _left(x[c], left)
+            sign = _right(v, top)
+            magnitude = T(T(v ^ sign) - sign)
             discarded = T(magnitude & mask)
-            up = T(T(discarded >> half) > T(T(discarded & low_mask) << odd))
-            q = T(T(magnitude >> right) + up)
+            up = T(_right(discarded, half) > _left(T(discarded & low_mask), low))
+            q = T(_right(magnitude, right) + up)
             x[c] = T(T(q ^ sign) - sign)
+    elif random and steps:
+        for c in range(x.size):
+            states[c] = following(states[c])
+            x[c] = _right(T(x[c] + _left(T(T(states[c]) & random), extra)), right)
+    elif random:
+        for c in range(x.size):
+            x[c] = _right(T(x[c] + _left(T(T(states[c]) & random), extra)), right)
     else:
         for c in range(x.size):
-            x[c] = T(x[c] >> right)
+            v = _left(x[c], left)
+            x[c] = _right(T(v + T(below + T(_right(v, right) & odd))), right)
 
 
 @kernel

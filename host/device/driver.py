@@ -209,8 +209,7 @@ class Driver:
 
     def start(self, entry: str) -> None:
         """Start an entry of the program; does not wait."""
-        self.program.entry(entry)
-        self.registers["ENTRY"] = self.program.entries[entry]
+        self.registers["ENTRY"] = self.program.start(entry)
         self.registers.command("start")
 
     def wait(self) -> None:

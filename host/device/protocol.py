@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ class Device(Protocol):
         """Give the device back. Closing twice is harmless."""
 
 
+@cache
 def lane_dtype(core: CoreParams) -> np.dtype[np.signedinteger[Any]]:
     """The integer that a lane of a core's streams is."""
     return np.dtype(f"int{core.lane_bits}")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.arch.layout import Matrix, Memory, blocks
-from insitu.sim.memory import BankedMemory
+from insitu.sim.memory import BankedMemory, Place
 
 DEPTH = 24
 
@@ -51,14 +51,17 @@ def test_image_and_views_agree_with_the_layout(data: st.DataObject, n: int, dtyp
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.data(), st.sampled_from([4, 8]))
-def test_tail_is_the_view_row_by_row(data: st.DataObject, n: int) -> None:
+def test_a_place_stays_right_whatever_is_laid_over_it(data: st.DataObject, n: int) -> None:
     memory, matrix, over = BankedMemory(DEPTH, n, np.int32), data.draw(matrices(n)), data.draw(matrices(n))
     memory.image = values(1, (DEPTH, n))
-    memory.view(over)
-    tail = memory.tail(matrix)
-    for r in range(matrix.rows):
-        row = tail[r * matrix.pitch * n : r * matrix.pitch * n + matrix.cols]
-        np.testing.assert_array_equal(row, memory.view(matrix)[r])
+    place, other = Place(memory, matrix), Place(memory, over)
+    for _ in range(2):
+        assert other.view.shape == (over.rows, over.cols)  # lays it over the first
+        flat = place.flat
+        expected = matrix.read(memory.image)
+        np.testing.assert_array_equal(place.view, expected)
+        for r in range(matrix.rows):
+            np.testing.assert_array_equal(flat[r * place.pitch : r * place.pitch + matrix.cols], expected[r])
 
 
 @pytest.mark.parametrize("n", [4, 8])
