@@ -6,13 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from insitu.arch.check import PlaceError, WidthError, check
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+from tests.reference.strategies import (
+    Case,
+    convolution_sequences,
+    moves,
+    on_any_core,
+    pass_instructions,
+    train_sequences,
+)
 
 CORE = CoreParams(
     n=4,
@@ -53,8 +61,9 @@ def test_passes_drawn_for_a_core(case: Case) -> None:
     check(case.instructions[0], case.core)
 
 
-@given(on_any_core(train_sequences))
-def test_training_drawn_for_a_core(case: Case) -> None:
+@settings(deadline=None)
+@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences), on_any_core(moves)))
+def test_programs_drawn_for_a_core(case: Case) -> None:
     for instruction in case.instructions:
         check(instruction, case.core)
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.arch.errors import ArchError
 from insitu.arch.isa import FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
+from insitu.arch.window import Window
+from tests.reference.strategies import Case, moves, on_any_core, pass_instructions
+from tests.reference.windows import Grid, operands
 
 ENUMS = {"rounding": Rounding, "update_rounding": Rounding, "overflow": Overflow, "memory": Memory}
 LOWEST = {"width": 2, "weight_width": 2, "master_width": 2, "rows": 1, "cols": 2, "depth": 2}
@@ -244,6 +247,98 @@ def shape(instruction: Instruction, operand: str) -> tuple[Memory, int, int]:
 )
 def test_operands(instruction: Instruction, expected: dict[str, tuple[Memory, int, int]]) -> None:
     assert {name: shape(instruction, name) for name in instruction.matrices} == expected
+
+
+#: A map of 3 x 5, an output of 2 x 4, a kernel of 2 x 3.
+WINDOW = {"map_height": 3, "map_width": 5, "out_height": 2, "out_width": 4, "kernel_height": 2, "kernel_width": 3}
+ONE_TAP = WINDOW | {"kernel_height": 0, "kernel_width": 1}
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        # (memory, rows, columns of a group, groups, columns of the last)
+        (
+            small(Opcode.FORWARD, **WINDOW),
+            {"a": (Memory.ACT, 30, 4, 1, 0), "b": (Memory.WGT, 3, 4, 6, 0), "d": (Memory.ACT, 16, 3, 1, 0)},
+        ),
+        (
+            small(Opcode.FORWARD, bias=1, **WINDOW),
+            {"a": (Memory.ACT, 30, 3, 1, 0), "b": (Memory.WGT, 3, 3, 6, 1), "d": (Memory.ACT, 16, 3, 1, 0)},
+        ),
+        (
+            small(Opcode.FORWARD, bias=1, **ONE_TAP),
+            {"a": (Memory.ACT, 30, 3, 1, 0), "b": (Memory.WGT, 3, 4, 1, 0), "d": (Memory.ACT, 16, 3, 1, 0)},
+        ),
+        (
+            small(Opcode.BACKWARD, mask=1, **WINDOW),
+            {
+                "a": (Memory.ERR, 16, 4, 1, 0),
+                "b": (Memory.WGT, 4, 3, 6, 0),
+                "d": (Memory.ERR, 30, 3, 1, 0),
+                "m": (Memory.ACT, 30, 3, 1, 0),
+            },
+        ),
+        (
+            small(Opcode.UPDATE, **WINDOW),
+            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 3, 1, 0), "d": (Memory.WGT, 2, 3, 6, 0)},
+        ),
+        (
+            small(Opcode.UPDATE, bias=1, **WINDOW),
+            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 2, 1, 0), "d": (Memory.WGT, 2, 2, 6, 1)},
+        ),
+        (
+            small(Opcode.UPDATE, bias=1, **ONE_TAP),
+            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 2, 1, 0), "d": (Memory.WGT, 2, 3, 1, 0)},
+        ),
+        (small(Opcode.POOL, **WINDOW), {"a": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.ACT, 16, 3, 1, 0)}),
+        (
+            small(Opcode.UNPOOL, **WINDOW),
+            {"a": (Memory.ERR, 16, 3, 1, 0), "b": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.ERR, 30, 3, 1, 0)},
+        ),
+        (
+            small(Opcode.LOAD, memory=Memory.WGT, bias=1, kernel_height=2, kernel_width=3),
+            {"d": (Memory.WGT, 2, 2, 6, 1)},
+        ),
+        (small(Opcode.LOAD, memory=Memory.WGT, bias=1), {"d": (Memory.WGT, 2, 3, 1, 0)}),
+        (small(Opcode.STORE, map_height=3, map_width=5), {"a": (Memory.ACT, 30, 3, 1, 0)}),
+    ],
+    ids=lambda value: value.opcode.name if isinstance(value, Instruction) else "",
+)
+def test_operands_over_a_window(
+    instruction: Instruction, expected: dict[str, tuple[Memory, int, int, int, int]]
+) -> None:
+    got = {name: (m.memory, m.rows, m.cols, m.groups, m.tail) for name, m in instruction.matrices.items()}
+    assert got == expected
+
+
+@settings(deadline=None)
+@given(st.one_of(on_any_core(pass_instructions), on_any_core(moves)))
+def test_operands_are_those_of_the_contract(case: Case) -> None:
+    for i in case.instructions:
+        n = case.core.n
+        grids = operands(i)
+        assert set(i.matrices) == set(grids)
+        for name, m in i.matrices.items():
+            groups = (m.cols,) * m.groups + (m.tail,) * (m.tail > 0)
+            assert Grid(memory=m.memory, base=m.base, pitch=m.pitch, rows=m.rows, groups=groups) == grids[name]
+            address, bank = m.locate(n)
+            places = [[grids[name].place(r, c, n) for c in range(m.width)] for r in range(m.rows)]
+            assert np.stack([address, bank], axis=2).tolist() == [[list(place) for place in row] for row in places]
+
+
+def test_a_window_of_an_instruction() -> None:
+    w = small(Opcode.FORWARD, **WINDOW, stride=1, pad_height=2, pad_width=15).window
+    assert (w.map_height, w.map_width, w.out_height, w.out_width) == (3, 5, 2, 4)
+    assert (w.kernel_height, w.kernel_width, w.stride_height, w.stride_width) == (2, 3, 2, 2)
+    assert (w.pad_height, w.pad_width) == (2, 15)
+    for opcode in (Opcode.POOL, Opcode.UNPOOL):
+        w = small(opcode, **WINDOW).window
+        # A pool's kernels lie side by side.
+        assert (w.stride_height, w.stride_width, w.pad_height, w.pad_width) == (2, 3, 0, 0)
+    # An extent of 0 is one.
+    for opcode in set(Opcode) - {Opcode.HALT}:
+        assert small(opcode).window == Window()
 
 
 def test_operands_take_their_own_base_and_pitch() -> None:

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import math
+from collections.abc import Sequence
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.arch import timing
 from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import ARRAY_SIZES
 from insitu.arch.timing import Cost, cost
 from tests.reference.strategies import PASSES
+from tests.reference.windows import Tile, area, meetings
+from tests.reference.windows import tiles as plain_tiles
 
 sides = st.sampled_from(ARRAY_SIZES)
 lengths = st.integers(1, 70)
 MATMULS = tuple(p for p in PASSES if p is not Opcode.LOSS)
 
 
-def tiles(rows: int, cols: int, n: int) -> list[int]:
-    """Valid rows of each tile, in order."""
+def drains(rows: int, cols: int, n: int) -> list[int]:
+    """Valid rows of each tile of a plain pass, in order."""
     return [min(n, rows - top) for _ in range(0, cols, n) for top in range(0, rows, n)]
 
 
-def walk(drains: list[int], steps: int) -> tuple[int, int]:
+def walk(tiles: Sequence[Tile]) -> tuple[int, int]:
     """(cycles, cycles without a step) from the first step to the last drained row; copying to the drain is free."""
     cycles = idle = 0
     issued = draining = 0
-    waiting = list(drains)
+    waiting = list(tiles)
     while waiting or draining:
         cycles += 1
         # The last step of a tile is taken only when the drain registers can receive its sums.
-        if waiting and (issued < steps - 1 or draining <= 1):
+        if waiting and (issued < waiting[0][0] - 1 or draining <= 1):
             issued += 1
         elif waiting:
             idle += 1
         if draining:
             draining -= 1
-        if issued == steps:
+        if waiting and issued == waiting[0][0]:
             assert draining == 0
-            draining, issued = waiting.pop(0), 0
+            draining, issued = waiting.pop(0)[1], 0
     return cycles, idle
+
+
+def handed_over(tiles: Sequence[Tile]) -> int:
+    """Cycles of the same, told by hand-overs: a tile's is when its steps are done and the drain before it is over."""
+    done = over = 0
+    for steps, rows, _ in tiles:
+        done = max(done + steps, over)
+        over = done + rows
+    return over
 
 
 def matmul(opcode: Opcode, rows: int, cols: int, depth: int, **more: int) -> Instruction:
     widths = {"width": 8} | ({"master_width": 16} if opcode is Opcode.UPDATE else {"weight_width": 8})
     return Instruction(opcode=opcode, rows=rows, cols=cols, depth=depth, **widths, **more)
+
+
+@st.composite
+def windows(draw: st.DrawFn, *opcodes: Opcode) -> tuple[Instruction, int]:
+    """A pass over any window of small extents, and an array's side."""
+    opcode, n = draw(st.sampled_from(opcodes)), draw(sides)
+    rows, cols, depth = (draw(st.integers(2, 2 * n + 3)) for _ in range(3))
+    values = {f"{name}_{axis}": draw(st.integers(0, 5)) for name in ("map", "out") for axis in ("height", "width")}
+    values |= {f"kernel_{axis}": draw(st.integers(0, 3)) for axis in ("height", "width")}
+    if opcode not in MATMULS:
+        return Instruction(opcode=opcode, rows=rows, cols=cols, **values), n
+    values |= {"stride": draw(st.integers(0, 1))}
+    values |= {f"pad_{axis}": draw(st.integers(0, 3)) for axis in ("height", "width")}
+    if opcode is not Opcode.BACKWARD:
+        values["bias"] = draw(st.integers(0, 1))
+    return matmul(opcode, rows, cols, depth, **values), n
 
 
 def fixed(n: int, draws: bool) -> int:
@@ -58,10 +89,10 @@ def test_a_pass_overlaps_drains_with_steps(
     opcode: Opcode, rows: int, cols: int, depth: int, n: int, rounding: Rounding
 ) -> None:
     got = cost(matmul(opcode, rows, cols, depth, rounding=rounding), n)
-    drains = tiles(rows, cols, n)
-    cycles, idle = walk(drains, depth)
+    tiles = [(depth, high, n) for high in drains(rows, cols, n)]
+    cycles, idle = walk(tiles)
     assert got.cycles == fixed(n, rounding is Rounding.STOCHASTIC) + timing.pipeline(opcode) + cycles
-    assert got.issue == len(drains) * depth
+    assert got.issue == len(tiles) * depth
     assert got.wait == idle
     assert got.macs == rows * cols * depth
     assert got.macs <= got.issue * n * n
@@ -69,9 +100,59 @@ def test_a_pass_overlaps_drains_with_steps(
 
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_a_pass_is_the_documented_sum(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
-    drains = tiles(rows, cols, n)
-    total = fixed(n, False) + depth + sum(max(depth, d) for d in drains[:-1]) + timing.pipeline(opcode) + drains[-1]
+    high = drains(rows, cols, n)
+    total = fixed(n, False) + depth + sum(max(depth, d) for d in high[:-1]) + timing.pipeline(opcode) + high[-1]
     assert cost(matmul(opcode, rows, cols, depth), n).cycles == total
+
+
+@given(windows(*MATMULS))
+def test_tiles_of_a_window_are_those_of_a_plain_walk(case: tuple[Instruction, int]) -> None:
+    i, n = case
+    got = timing.tiles(i, n)
+    assert list(zip(got.steps.tolist(), got.rows.tolist(), got.cols.tolist(), strict=True)) == list(plain_tiles(i, n))
+    assert got.steps.min() >= 1
+    # They cover D: every element of it is in one tile.
+    assert (got.rows * got.cols).sum() == i.d.rows * i.d.width
+
+
+@settings(deadline=None)
+@given(windows(*MATMULS))
+def test_a_window_hands_over_when_steps_and_drain_are_done(case: tuple[Instruction, int]) -> None:
+    i, n = case
+    tiles = list(plain_tiles(i, n))
+    cycles, idle = walk(tiles)
+    assert cycles == handed_over(tiles)
+    got = cost(i, n)
+    assert got.cycles == fixed(n, False) + timing.pipeline(i.opcode) + cycles
+    assert (got.issue, got.wait) == (sum(steps for steps, _, _ in tiles), idle)
+    assert got.macs == sum(steps * rows * cols for steps, rows, cols in tiles) <= got.issue * n * n
+
+
+@given(windows(Opcode.POOL, Opcode.UNPOOL))
+def test_a_pool_takes_a_cycle_a_word(case: tuple[Instruction, int]) -> None:
+    """POOL reads what its windows meet, or one word for nothing; UNPOOL writes the map."""
+    i, n = case
+    words = i.map_height or 1
+    words *= i.map_width or 1
+    if i.opcode is Opcode.POOL:
+        met = [q for q, _ in meetings(i)]
+        words = sum(max(1, met.count(q)) for q in range(area(i, "out")))
+    got = cost(i, n)
+    assert got.vector == words * i.rows * len(range(0, i.cols, n))
+    assert got.cycles == fixed(n, False) + got.vector + timing.POOL_TAIL
+    assert got.macs == got.issue == got.wait == got.stream == 0
+
+
+@given(st.sampled_from([Opcode.LOAD, Opcode.STORE]), st.sampled_from(Memory), st.integers(0, 1), st.data())
+def test_a_kernel_moves_group_by_group(opcode: Opcode, memory: Memory, bias: int, data: st.DataObject) -> None:
+    axes = ("map_height", "map_width", "kernel_height", "kernel_width")
+    extents = {name: data.draw(st.integers(0, 3)) for name in axes}
+    rows, cols, n = data.draw(lengths), data.draw(st.integers(1 + bias, 70)), data.draw(sides)
+    got = cost(Instruction(opcode=opcode, memory=memory, rows=rows, cols=cols, bias=bias, **extents), n)
+    pixels, taps = (math.prod(max(1, extents[f"{name}_{axis}"]) for axis in ("height", "width"))
+                    for name in ("map", "kernel"))  # fmt: skip
+    words = len(range(0, cols, n)) if taps == 1 else taps * len(range(0, cols - bias, n)) + bias
+    assert got.stream == pixels * rows * words
 
 
 @given(st.sampled_from([Opcode.LOAD, Opcode.STORE]), lengths, lengths, sides)
@@ -105,7 +186,7 @@ def test_halt_is_a_fetch(n: int) -> None:
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_overhead_is_what_no_tile_explains(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
     got = cost(matmul(opcode, rows, cols, depth), n)
-    assert got.overhead == fixed(n, False) + timing.pipeline(opcode) + tiles(rows, cols, n)[-1]
+    assert got.overhead == fixed(n, False) + timing.pipeline(opcode) + drains(rows, cols, n)[-1]
 
 
 def test_drawing_costs_its_seeding_once() -> None:

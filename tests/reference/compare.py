@@ -10,6 +10,7 @@ from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from tests.reference.machine import State
+from tests.reference.windows import operands
 
 #: Differences that one message lists.
 SHOWN = 8
@@ -61,19 +62,19 @@ def _stream_differences(
 
 def _element(core: CoreParams, instruction: Instruction | None, memory: Memory, address: int, bank: int) -> str:
     """The element of D that lies there, if the instruction has one."""
-    d = instruction.matrices.get("d") if instruction is not None else None
+    d = operands(instruction).get("d") if instruction is not None else None
     if d is None or d.memory is not memory:
         return ""
-    addresses, banks = d.locate(core.n)
-    places = np.argwhere((addresses == address) & (banks == bank))
-    return "".join(f", D[{r},{c}]" for r, c in places.tolist()) or ", outside D"
+    elements = ((r, c) for r in range(d.rows) for c in range(sum(d.groups)))
+    found = [f", D[{r},{c}]" for r, c in elements if d.place(r, c, core.n) == (address, bank)]
+    return "".join(found) or ", outside D"
 
 
 def _exponent(instruction: Instruction | None, state: State, memory: Memory) -> int | None:
     """The exponent of what the instruction wrote to a memory; None where words alone do not tell."""
     if instruction is None or instruction.opcode in (Opcode.HALT, Opcode.LOAD, Opcode.STORE):
         return None
-    if instruction.d.memory is not memory:
+    if instruction.opcode in (Opcode.POOL, Opcode.UNPOOL) or instruction.d.memory is not memory:
         return None
     return state.scales[instruction.sm if instruction.opcode is Opcode.UPDATE else instruction.sd][0]
 

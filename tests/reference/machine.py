@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.isa import Instruction, Opcode
-from insitu.arch.layout import Matrix, Memory
+from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, CoreParams
 from tests.reference import numbers
+from tests.reference.windows import Grid, Meetings, area, meetings, operands, tiles
 
 if TYPE_CHECKING:
     from tests.reference.strategies import Case
@@ -105,47 +106,41 @@ class ReferenceMachine:
                 out = self._store(i)
             case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE | Opcode.LOSS:
                 self._pass(i)
+            case Opcode.POOL:
+                self._pool(i)
+            case Opcode.UNPOOL:
+                self._unpool(i)
         self.instructions += 1
         self.stream_out += out
         return out
 
     # Matrices and streams.
 
-    def _place(self, m: Matrix, r: int, c: int) -> tuple[int, int]:
-        n = self.core.n
-        return m.base + r * m.pitch + c // n, (r + c) % n
-
-    def _read(self, m: Matrix) -> Rows:
+    def _read(self, m: Grid) -> Rows:
         """The matrix's elements as rows."""
         out = []
         for r in range(m.rows):
             row = []
-            for c in range(m.cols):
-                address, bank = self._place(m, r, c)
+            for c in range(sum(m.groups)):
+                address, bank = m.place(r, c, self.core.n)
                 row.append(self.memory[m.memory][address][bank])
             out.append(row)
         return out
 
-    def _write(self, m: Matrix, r: int, c: int, value: int) -> None:
-        address, bank = self._place(m, r, c)
+    def _write(self, m: Grid, r: int, c: int, value: int) -> None:
+        address, bank = m.place(r, c, self.core.n)
         self.memory[m.memory][address][bank] = value
 
     def _load(self, i: Instruction, beats: Iterator[Sequence[int]]) -> None:
-        n, bits = self.core.n, self.core.word_bits(i.memory)
-        for r in range(i.rows):
-            for first in range(0, i.cols, n):
-                beat = next(beats)
-                for c in range(first, min(first + n, i.cols)):
-                    self._write(i.d, r, c, numbers.fitted(int(beat[c - first]), bits, Overflow.WRAP))
+        d, bits = operands(i)["d"], self.core.word_bits(i.memory)
+        for r in range(d.rows):
+            for columns in d.words(self.core.n):
+                for c, lane in zip(columns, next(beats), strict=False):
+                    self._write(d, r, c, numbers.fitted(int(lane), bits, Overflow.WRAP))
 
     def _store(self, i: Instruction) -> Beats:
-        n = self.core.n
-        beats = []
-        for row in self._read(i.a):
-            for first in range(0, i.cols, n):
-                beat = row[first : first + n]
-                beats.append(beat + [0] * (n - len(beat)))
-        return beats
+        a, n = operands(i)["a"], self.core.n
+        return [[row[c] for c in columns] + [0] * (n - len(columns)) for row in self._read(a) for columns in a.words(n)]
 
     # Passes.
 
@@ -164,27 +159,28 @@ class ReferenceMachine:
             exponent = numbers.range_exponent(source, bits, i.width)
             self.scale[i.sd] = (exponent, exponent)
 
-        destination = self._read(i.d)
+        d = operands(i)["d"]
+        destination = self._read(d)
         for r, c, r0, r1 in self._drain(i):
             value = self._narrow(accumulators[r][c], self.scale[i.sd][0] - source, i, r0)
             if i.opcode is Opcode.UPDATE:
                 shift = numbers.limit(self.scale[i.sm][0] - self.scale[i.sd][0] + i.lr_shift, -24, 31)
                 delta = numbers.rounded(i.lr_mul * value, shift, i.update_rounding, r1)
                 value = self._fit(destination[r][c] - delta, i.master_width, Overflow.SATURATE)
-            self._write(i.d, r, c, value)
+            self._write(d, r, c, value)
 
         if i.track:
             exponent = self.scale[i.sd][0]
             self.scale[i.sd] = (exponent, numbers.range_exponent(source, bits, i.width) if bits > 0 else exponent)
         if i.opcode is not Opcode.LOSS:
-            self.macs += i.rows * i.cols * i.depth
+            self.macs += sum(steps * high * wide for steps, high, wide in tiles(i, self.core.n))
 
     def _source(self, i: Instruction) -> int:
         """The exponent of the accumulators."""
         if i.opcode is Opcode.LOSS:
             return self.scale[i.sb][0] - 16
         exponent = self.scale[i.sa][0] + self.scale[i.sb][0]
-        if i.b.memory is Memory.WGT:
+        if operands(i)["b"].memory is Memory.WGT:
             exponent += i.weight_shift
         return exponent
 
@@ -205,7 +201,7 @@ class ReferenceMachine:
                 )
                 for master in row
             ]
-            for row in self._read(i.b)
+            for row in self._read(operands(i)["b"])
         ]
 
     def _bias(self, i: Instruction) -> int:
@@ -214,30 +210,74 @@ class ReferenceMachine:
         return 2 ** numbers.limit(i.bias_exponent - s, 0, self.core.activation_bits - 2)
 
     def _accumulators(self, i: Instruction) -> Rows:
-        """The accumulators after ReLU or mask, rows x cols."""
+        """The accumulators after ReLU or mask, one for each element of D."""
+        grids = operands(i)
+        a = self._read(grids["a"])
         if i.opcode is Opcode.LOSS:
-            a, b = self._read(i.a), self._read(i.b)
+            b = self._read(grids["b"])
             bits = self.core.word_bits(Memory.ERR)
             return [numbers.loss_row(a[r], b[r], self.scale[i.sa][0], bits) for r in range(i.rows)]
-
-        # left[r] and right[c] are the terms of the sum, k = 0, 1, ...
-        a = self._read(i.a)
         if i.opcode is Opcode.FORWARD:
-            left = [row + [self._bias(i)] * i.bias for row in a]
-            right = self._weights(i)
+            out = self._forward(i, a, self._weights(i))
         elif i.opcode is Opcode.BACKWARD:
-            left = a
-            right = _transposed(self._weights(i))
+            out = self._backward(i, a, self._weights(i))
         else:
-            left = _transposed(a)
-            right = _transposed([row + [self._bias(i)] * i.bias for row in self._read(i.b)])
-
-        out = [[self._dot(left[r], right[c]) for c in range(i.cols)] for r in range(i.rows)]
+            out = self._update(i, a, self._read(grids["b"]))
         if i.relu:
             out = [[max(0, x) for x in row] for row in out]
         if i.mask:
-            mask = self._read(i.m)
+            mask = self._read(grids["m"])
             out = [[x if mask[r][c] > 0 else 0 for c, x in enumerate(row)] for r, row in enumerate(out)]
+        return out
+
+    def _forward(self, i: Instruction, a: Rows, b: Rows) -> Rows:
+        """Row q * B + sample: the taps that q meets a pixel with, then the bias."""
+        met, taps, channels, bias = meetings(i), area(i, "kernel"), i.depth - i.bias, [self._bias(i)] * i.bias
+        out = []
+        for q in range(area(i, "out")):
+            found = [(t, met[q, t]) for t in range(taps) if (q, t) in met]
+            right = []
+            for row in b:
+                terms = [row[t * channels + k] for t, _ in found for k in range(channels)]
+                right.append(terms + row[taps * channels :])
+            for sample in range(i.rows):
+                left = [x for _, p in found for x in a[p * i.rows + sample]] + bias
+                out.append([self._dot(left, right[c]) for c in range(i.cols)])
+        return out
+
+    def _backward(self, i: Instruction, a: Rows, b: Rows) -> Rows:
+        """Row p * B + sample: the taps with which an output pixel meets p."""
+        met, taps = meetings(i), area(i, "kernel")
+        meeting = {(p, t): q for (q, t), p in met.items()}
+        out = []
+        for p in range(area(i, "map")):
+            found = [(t, meeting[p, t]) for t in range(taps) if (p, t) in meeting]
+            right = [[b[k][t * i.cols + c] for t, _ in found for k in range(i.depth)] for c in range(i.cols)]
+            for sample in range(i.rows):
+                left = [x for _, q in found for x in a[q * i.rows + sample]]
+                out.append([self._dot(left, right[c]) for c in range(i.cols)])
+        return out
+
+    def _update(self, i: Instruction, a: Rows, b: Rows) -> Rows:
+        """Row r: the columns of each tap over the pixels that meet one with it, then the bias."""
+        met, taps, given = meetings(i), area(i, "kernel"), range(area(i, "out"))
+        samples, operand = range(i.depth), self._bias(i)
+        out: Rows = [[] for _ in range(i.rows)]
+
+        def extend(pixels: list[int], right: Rows) -> None:
+            for r, row in enumerate(out):
+                left = [a[q * i.depth + sample][r] for q in pixels for sample in samples]
+                row += [self._dot(left, column) for column in right]
+
+        for t in range(taps):
+            pixels = [q for q in given if (q, t) in met]
+            rows = [b[met[q, t] * i.depth + sample] for q in pixels for sample in samples]
+            right = [[row[c] for row in rows] for c in range(i.cols - i.bias)]
+            if i.bias and taps == 1:
+                right.append([operand] * len(rows))
+            extend(pixels, right)
+        if i.bias and taps > 1:
+            extend(list(given), [[operand] * (len(given) * i.depth)])
         return out
 
     def _dot(self, left: list[int], right: list[int]) -> int:
@@ -253,30 +293,60 @@ class ReferenceMachine:
 
     def _drain(self, i: Instruction) -> Iterator[tuple[int, int, int, int]]:
         """(r, c, r0, r1) of every element of D in drain order; r0 and r1 are its random bits."""
-        n = self.core.n
         draws = Rounding.STOCHASTIC in (i.rounding, i.update_rounding)
-        states = [[numbers.lane_seed(self.seed, lane, stream) for stream in (0, 1)] for lane in range(n)]
-        for r, first in _drained_rows(i, n):
+        states = [[numbers.lane_seed(self.seed, lane, stream) for stream in (0, 1)] for lane in range(self.core.n)]
+        for r, columns in _drained_rows(i, self.core.n):
             if draws:
                 states = [[numbers.xorshift(state) for state in lane] for lane in states]
-            for c in range(first, min(first + n, i.cols)):
-                yield r, c, states[c - first][0], states[c - first][1]
+            for c, (r0, r1) in zip(columns, states, strict=False):
+                yield r, c, r0, r1
         if draws:
             self.seed = numbers.xorshift(self.seed)
 
+    # Pools.
 
-def _drained_rows(i: Instruction, n: int) -> Iterator[tuple[int, int]]:
-    """(row, first column) of every drained row of N lanes, in order."""
+    def _pool(self, i: Instruction) -> None:
+        grids, met = operands(i), meetings(i)
+        a = self._read(grids["a"])
+        for q in range(area(i, "out")):
+            for sample in range(i.rows):
+                for c in range(i.cols):
+                    window = _window(met, q, area(i, "kernel"), [row[c] for row in a[sample :: i.rows]])
+                    largest = max(window.values(), default=-(2 ** (self.core.word_bits(Memory.ACT) - 1)))
+                    self._write(grids["d"], q * i.rows + sample, c, largest)
+
+    def _unpool(self, i: Instruction) -> None:
+        grids, met = operands(i), meetings(i)
+        a, b = self._read(grids["a"]), self._read(grids["b"])
+        for sample in range(i.rows):
+            for c in range(i.cols):
+                values = [row[c] for row in b[sample :: i.rows]]
+                out = [0] * area(i, "map")
+                for q in range(area(i, "out")):
+                    window = _window(met, q, area(i, "kernel"), values)
+                    if window:
+                        # The first of them: `max` keeps the earlier of equals, and the window is in the order of taps.
+                        p = max(window, key=lambda pixel, values=values: values[pixel])
+                        if not i.mask or values[p] > 0:
+                            out[p] = a[q * i.rows + sample][c]
+                for p, value in enumerate(out):
+                    self._write(grids["d"], p * i.rows + sample, c, value)
+
+
+def _window(met: Meetings, q: int, taps: int, values: list[int]) -> dict[int, int]:
+    """Map pixel -> its value, for those that output pixel q meets, in the order of taps."""
+    return {met[q, t]: values[met[q, t]] for t in range(taps) if (q, t) in met}
+
+
+def _drained_rows(i: Instruction, n: int) -> Iterator[tuple[int, list[int]]]:
+    """(row, its columns in the lanes) of every drained row, in order."""
+    d = operands(i)["d"]
     if i.opcode is Opcode.LOSS:
-        for r in range(i.rows):
-            for first in range(0, i.cols, n):
-                yield r, first
+        for r in range(d.rows):
+            for columns in d.words(n):
+                yield r, columns
         return
-    for first in range(0, i.cols, n):
-        for top in range(0, i.rows, n):
-            for r in range(top, min(top + n, i.rows)):
-                yield r, first
-
-
-def _transposed(rows: Rows) -> Rows:
-    return [list(column) for column in zip(*rows, strict=True)]
+    # Tiles lie under one another with no row between them, within a pixel and from a pixel to the next.
+    for columns in d.words(n):
+        for r in range(d.rows):
+            yield r, columns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,20 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from insitu.arch.declaration import WIDTHS, Role
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import USED, Instruction, Opcode
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, CoreParams
+from tests.reference.training import Layer, Training, convolution, learning_rate, pooling
 
 Image = npt.NDArray[np.int64]
 Scales = tuple[tuple[int, int], ...]
 
 PASSES = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE, Opcode.LOSS)
+#: Passes that go over a window; products more often than pools, which have less to them.
+WINDOWED = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE) * 2 + (Opcode.POOL, Opcode.UNPOOL)
+#: Products of elements, about, that one pass over a window may take of plain Python.
+TERMS = 10000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,39 +66,47 @@ def cores(draw: st.DrawFn) -> CoreParams:
 
 @st.composite
 def pass_instructions(
-    draw: st.DrawFn, core: CoreParams, *, opcodes: tuple[Opcode, ...] = PASSES, exact: bool = True
+    draw: st.DrawFn,
+    core: CoreParams,
+    *,
+    opcodes: tuple[Opcode, ...] = (*PASSES, Opcode.POOL, Opcode.UNPOOL),
+    exact: bool = True,
+    windows: bool = True,
 ) -> Case:
-    """One legal compute instruction on arbitrary contents. `exact` allows exact exponents, which no core has."""
-    opcode = draw(st.sampled_from(opcodes))
-    side = max(20, core.n + 4)
+    """One legal compute instruction on arbitrary contents. `exact` allows exact exponents, which no core has;
+    `windows` lets about four in ten go over a window."""
+    plain = [o for o in PASSES if o in opcodes]
+    windowed = [o for o in WINDOWED if o in opcodes and windows]
+    over = bool(windowed) and (not plain or draw(st.sampled_from([False] * 6 + [True] * 4)))
+    opcode = draw(st.sampled_from(windowed if over else plain))
+    side = max(20, core.n + 4) if not over else max(9, core.n + 2)
     rows, cols, depth = (draw(st.integers(1, side)) for _ in range(3))
-    flags = {name: draw(st.integers(0, 1)) for name in _FLAGS[opcode]}
-    adapt = draw(st.sampled_from(["", "track", "track", "exact"] if exact else ["", "track"]))
-    roundings: dict[str, Any] = {"rounding": draw(st.sampled_from(Rounding))}
+    values: dict[str, Any] = {"opcode": opcode, "rows": rows, "cols": cols}
+    values |= {name: draw(st.integers(0, 1)) for name in _FLAGS[opcode]}
+    if over:
+        values |= draw(_windows(opcode))
+    if opcode in PASSES:
+        adapt = draw(st.sampled_from(["", "track", "track", "exact"] if exact else ["", "track"]))
+        values |= {adapt: 1} if adapt else {}
+        values |= {"rounding": draw(st.sampled_from(Rounding)), "overflow": draw(st.sampled_from(Overflow))}
     if opcode is Opcode.UPDATE:
-        roundings["update_rounding"] = draw(st.sampled_from(Rounding))
-    overflow = draw(st.sampled_from(Overflow))
+        values["update_rounding"] = draw(st.sampled_from(Rounding))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
-    values: dict[str, Any] = {"opcode": opcode, "rows": rows, "cols": cols, **flags, **roundings, "overflow": overflow}
-    if adapt:
-        values[adapt] = 1
-    if opcode is not Opcode.LOSS:
+    if "depth" in USED[opcode]:
         values["depth"] = depth
     values |= _widths(rng, core, opcode)
     _legalise(values)
     draft = Instruction(**values)
-    while not _fits(core, draft):
-        largest = max(("rows", "cols", "depth"), key=lambda name: values.get(name, 0))
-        values[largest] = (values[largest] + 1) // 2
-        _legalise(values)
+    while not (_fits(core, draft) and (not over or _terms(draft) <= TERMS)):
+        _shrink(values)
         draft = Instruction(**values)
     values |= _placement(rng, core, draft)
-    values |= {s: int(rng.integers(SCALES)) for s in ("sa", "sb", "sd")}
-    if rng.integers(16) == 0:
+    values |= {s: int(rng.integers(SCALES)) for s in ("sa", "sb", "sd") if s in USED[opcode]}
+    if "sd" in values and rng.integers(16) == 0:
         values["sd"] = values["sa"]
     if opcode is Opcode.UPDATE:
-        values |= {"sm": int(rng.integers(SCALES)), "lr_mul": _lr_mul(rng), "lr_shift": int(rng.integers(64))}
+        values |= {"sm": int(rng.integers(SCALES)), "lr_mul": learning_rate(rng), "lr_shift": int(rng.integers(64))}
     if values.get("bias"):
         values["bias_exponent"] = int(rng.integers(-32, 32))
     instruction = Instruction(**values)
@@ -108,37 +122,106 @@ def pass_instructions(
 
 
 @st.composite
+def moves(draw: st.DrawFn, core: CoreParams) -> Case:
+    """A LOAD and a STORE of feature maps, or of a kernel's weights, anywhere in any memory."""
+    program: list[Instruction] = []
+    memories = [draw(st.sampled_from(Memory)) for _ in range(2)]
+    sizes = [{name: draw(st.integers(1, core.n + 5)) for name in ("rows", "cols")} for _ in memories]
+    shapes = [draw(_moved()) for _ in memories]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    for opcode, memory, size, shape in zip((Opcode.LOAD, Opcode.STORE), memories, sizes, shapes, strict=True):
+        values: dict[str, Any] = {"opcode": opcode, "memory": memory, **size, **shape}
+        _legalise(values)
+        draft = Instruction(**values)
+        while not _fits(core, draft):
+            _shrink(values)
+            draft = Instruction(**values)
+        program.append(Instruction(**values, **_placement(rng, core, draft)))
+    return _program_case(rng, core, program)
+
+
+@st.composite
 def train_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = True) -> Case:
     """A training step of a perceptron of one to three layers on shared buffers, from LOAD to STORE and HALT."""
     batch = draw(st.integers(1, 9))
     sizes = draw(st.lists(st.integers(1, 11), min_size=2, max_size=4))
     bias = draw(st.integers(0, 1))
-    policy = draw(st.sampled_from(["", "track", "track", "exact"] if exact else ["", "track"]))
-    where = ("forward", "error", "gradient", "update")
-    roundings = {f"{w}_rounding": draw(st.sampled_from(Rounding)) for w in where}
-    overflow = draw(st.sampled_from(Overflow))
+    choices = draw(_choices(exact))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-
     while True:
-        program = _Training(
-            rng=rng, core=core, batch=batch, sizes=sizes, bias=bias, policy=policy, overflow=overflow, **roundings
-        ).instructions()
-        if all(_inside(core, m) for i in program for m in i.matrices.values()):
-            break
+        layers = [Layer(inputs=i, outputs=o, bias=bias) for i, o in pairwise(sizes)]
+        program = Training(rng=rng, core=core, batch=batch, layers=layers, **choices).instructions()
+        if _program_fits(core, program):
+            return _program_case(rng, core, program)
         batch, sizes = max(1, batch // 2), [max(1, size // 2) for size in sizes]
         if batch == 1 and max(sizes) == 1:
             sizes = sizes[:2]
-    beats = sum(i.rows * -(-i.cols // core.n) for i in program if i.opcode is Opcode.LOAD)
+
+
+@st.composite
+def convolution_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = True) -> Case:
+    """A training step of a small CNN: convolution, ReLU, pool, convolution, linear layer; without its pool, or its
+    second convolution too, where the memories are small."""
+    batch = draw(st.integers(1, 6))
+    sizes = [draw(st.integers(1, 6)) for _ in range(4)]
+    side = (draw(st.integers(2, 6)), draw(st.integers(2, 6)))
+    kernels = [draw(st.integers(1, 3)) for _ in range(2)]
+    strides = [draw(st.integers(0, 1)) for _ in range(2)]
+    pads = [draw(st.integers(0, 1)) for _ in range(2)]
+    bias = draw(st.integers(0, 1))
+    pool = draw(st.sampled_from([(2, 2), (2, 2), (1, 2), (3, 2)]))
+    choices = draw(_choices(exact))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    parts = 3
+    while True:
+        layers, at = [], side
+        for k in range(min(parts, 2)):
+            # A kernel no larger than the map and its borders has an output; any other would have none.
+            kernel = tuple(min(kernels[k], length + 2 * pads[k]) for length in at)
+            window = convolution(at, kernel, strides[k], pads[k])
+            layers.append(Layer(inputs=sizes[k], outputs=sizes[k + 1], bias=bias, window=window))
+            at = window["out_height"], window["out_width"]
+            if k == 0 and parts == 3:
+                window = pooling(at, pool)
+                layers.append(Layer(inputs=sizes[1], outputs=sizes[1], window=window, pool=True))
+                at = window["out_height"], window["out_width"]
+        layers.append(Layer(inputs=layers[-1].outputs, outputs=sizes[3], bias=bias, window=convolution(at, at, 0, 0)))
+        program = Training(rng=rng, core=core, batch=batch, layers=layers, **choices).instructions()
+        if _program_fits(core, program):
+            return _program_case(rng, core, program)
+        if batch == max(sizes) == 1:
+            if parts > 1:
+                parts -= 1
+            else:
+                side = tuple(max(1, length - 1) for length in side)
+        batch, sizes = max(1, batch // 2), [max(1, size // 2) for size in sizes]
+
+
+def _program_fits(core: CoreParams, program: list[Instruction]) -> bool:
+    return all(_inside(core, m) for i in program for m in i.matrices.values())
+
+
+def _program_case(rng: np.random.Generator, core: CoreParams, program: list[Instruction]) -> Case:
+    """A program on arbitrary contents and streams."""
+    beats = sum(i.d.rows * i.d.row_words(core.n) for i in program if i.opcode is Opcode.LOAD)
     half = 1 << (core.lane_bits - 1)
-    scales = tuple((int(e), int(e)) for e in rng.integers(-9, 1, SCALES))
     return Case(
         core=core,
         instructions=tuple(program),
         memories={m: _image(rng, core, m) for m in Memory},
-        scales=scales,
+        scales=tuple((int(e), int(e)) for e in rng.integers(-9, 1, SCALES)),
         seed=_seed(rng),
         stream_in=rng.integers(-half, half, (beats, core.n)),
     )
+
+
+@st.composite
+def _choices(draw: st.DrawFn, exact: bool) -> dict[str, Any]:
+    """What a training step names once for all its layers."""
+    policy = draw(st.sampled_from(["", "track", "track", "exact"] if exact else ["", "track"]))
+    where = ("forward", "error", "gradient", "update")
+    roundings = {f"{w}_rounding": draw(st.sampled_from(Rounding)) for w in where}
+    return {"policy": policy, "overflow": draw(st.sampled_from(Overflow)), **roundings}
 
 
 # One pass.
@@ -148,7 +231,47 @@ _FLAGS = {
     Opcode.BACKWARD: ("mask",),
     Opcode.UPDATE: ("bias",),
     Opcode.LOSS: (),
+    Opcode.POOL: (),
+    Opcode.UNPOOL: ("mask",),
 }
+_MAP, _OUT, _KERNEL = (tuple(f"{what}_{axis}" for axis in ("height", "width")) for what in ("map", "out", "kernel"))
+_EXTENTS = (*_MAP, *_OUT, *_KERNEL)
+
+
+@st.composite
+def _windows(draw: st.DrawFn, opcode: Opcode) -> dict[str, int]:
+    """The fields of a window: an output as large as PyTorch would make it or any other, taps that need not fit."""
+    values: dict[str, int] = {}
+    pool = opcode in (Opcode.POOL, Opcode.UNPOOL)
+    stride = 0 if pool else draw(st.integers(0, 1))
+    usual = draw(st.integers(0, 3)) != 0
+    for mapped, out, kernel, pad in zip(_MAP, _OUT, _KERNEL, ("pad_height", "pad_width"), strict=True):
+        length, taps = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+        border = 0 if pool else draw(st.integers(0, min(2, taps) if usual else 2))
+        given = (length + 2 * border - taps) // (taps if pool else 1 + stride) + 1
+        if not usual or given < 1:
+            given = draw(st.integers(1, 4))
+        # A field of 0 says 1 too.
+        zero = draw(st.booleans())
+        values |= {name: 0 if zero and v == 1 else v for name, v in ((mapped, length), (out, given), (kernel, taps))}
+        values |= {} if pool else {pad: border}
+    return values if pool else values | {"stride": stride}
+
+
+@st.composite
+def _moved(draw: st.DrawFn) -> dict[str, int]:
+    """What LOAD and STORE know of a window."""
+    values = {name: draw(st.integers(0, 4)) for name in _MAP} if draw(st.booleans()) else {}
+    if draw(st.booleans()):
+        values |= {name: draw(st.integers(0, 3)) for name in _KERNEL}
+    return values | {"bias": draw(st.integers(0, 1))}
+
+
+def _terms(i: Instruction) -> int:
+    """Products of a pass, about; comparisons of a pool."""
+    w = i.window
+    pixels = w.map_pixels if i.opcode is Opcode.BACKWARD else w.out_pixels
+    return i.rows * i.cols * max(1, i.depth) * pixels * w.taps
 
 
 def _legalise(values: dict[str, Any]) -> None:
@@ -159,6 +282,17 @@ def _legalise(values: dict[str, Any]) -> None:
             values["bias"] = 0
 
 
+def _shrink(values: dict[str, Any]) -> None:
+    """Halve the largest size; a map and its output together, so that they still go with one another."""
+    # Extents rather than rows and channels: three pixels show all that a window does, tiles need more than N elements.
+    weights = {"rows": 2, "cols": 2, "depth": 2} | dict.fromkeys(_EXTENTS, 3)
+    largest = max(weights, key=lambda name: weights[name] * values.get(name, 0) * (values.get(name, 0) > 1))
+    for name in {largest, largest.replace("map", "out")}:
+        if name in values:
+            values[name] = (values[name] + 1) // 2
+    _legalise(values)
+
+
 def _widths(rng: np.random.Generator, core: CoreParams, opcode: Opcode) -> dict[str, Any]:
     """Widths up to the core's, the core's own as often as not."""
 
@@ -166,7 +300,7 @@ def _widths(rng: np.random.Generator, core: CoreParams, opcode: Opcode) -> dict[
         return bits if rng.integers(2) else int(rng.integers(2, bits + 1))
 
     width = {Opcode.FORWARD: core.activation_bits, Opcode.UPDATE: core.gradient_bits}.get(opcode, core.error_bits)
-    values: dict[str, Any] = {"width": up_to(width)}
+    values: dict[str, Any] = {"width": up_to(width)} if "width" in USED[opcode] else {}
     if opcode in (Opcode.FORWARD, Opcode.BACKWARD):
         values["weight_width"] = up_to(core.weight_bits)
         exact_fit = core.master_bits - values["weight_width"]
@@ -177,13 +311,9 @@ def _widths(rng: np.random.Generator, core: CoreParams, opcode: Opcode) -> dict[
     return values
 
 
-def _lr_mul(rng: np.random.Generator) -> int:
-    return int(rng.integers(1, 8) if rng.integers(2) else rng.integers(256))
-
-
 def _fits(core: CoreParams, instruction: Instruction) -> bool:
     """Whether the operands fit their memories side by side, each with its smallest pitch."""
-    return all(sum(m.rows * -(-m.cols // core.n) for m in _in(instruction, k)) <= core.depth(k) for k in Memory)
+    return all(sum(m.rows * m.row_words(core.n) for m in _in(instruction, k)) <= core.depth(k) for k in Memory)
 
 
 def _in(instruction: Instruction, memory: Memory) -> list[Matrix]:
@@ -200,10 +330,10 @@ def _placement(rng: np.random.Generator, core: CoreParams, instruction: Instruct
     for memory in Memory:
         operands = [(name, m) for name, m in instruction.matrices.items() if m.memory is memory]
         rng.shuffle(operands)
-        free = core.depth(memory) - sum(m.rows * -(-m.cols // core.n) for _, m in operands)
+        free = core.depth(memory) - sum(m.rows * m.row_words(core.n) for _, m in operands)
         base = 0
         for name, m in operands:
-            words = -(-m.cols // core.n)
+            words = m.row_words(core.n)
             extra = int(rng.integers(0, min(3, free // m.rows) + 1)) if rng.integers(2) else 0
             free -= extra * m.rows
             gap = int(rng.integers(0, free + 1))
@@ -229,7 +359,7 @@ def _scales(rng: np.random.Generator, core: CoreParams, i: Instruction) -> tuple
             if i.weight_width:
                 right = max(1, min(i.weight_width, core.master_bits - i.weight_shift))
             left = core.activation_bits if i.opcode is Opcode.FORWARD else core.error_bits
-            bits = min(left + right - 2 + i.depth.bit_length() // 2, core.accumulator_bits)
+            bits = min(left + right - 2 + _steps(i).bit_length() // 2, core.accumulator_bits)
         exponents[i.sd] = source + max(0, bits - i.width) + rng.integers(-4, 3, 2)
         if i.opcode is Opcode.UPDATE:
             update_shift = int(rng.integers(-4, 12))
@@ -240,6 +370,11 @@ def _scales(rng: np.random.Generator, core: CoreParams, i: Instruction) -> tuple
         i = replace(i, bias_exponent=min(max(exponent, -32), 31))
     clipped = np.clip(exponents, -128, 127).tolist()
     return i, tuple((e, following) for e, following in clipped)
+
+
+def _steps(i: Instruction) -> int:
+    """Terms of a sum, at most."""
+    return i.depth * (i.window.out_pixels if i.opcode is Opcode.UPDATE else i.window.taps)
 
 
 def _seed(rng: np.random.Generator) -> int:
@@ -260,137 +395,6 @@ def _image(rng: np.random.Generator, core: CoreParams, memory: Memory) -> Image:
         where = rng.random(shape) < (0.9 if style == 1 else 0.1)
         image = np.where(where, rng.choice(extremes, shape), image)
     return image
-
-
-# A training step.
-
-
-@dataclass(kw_only=True)
-class _Training:
-    """The instructions of one training step. Buffers follow one another in each memory."""
-
-    rng: np.random.Generator
-    core: CoreParams
-    batch: int
-    sizes: list[int]
-    bias: int
-    policy: str
-    overflow: Overflow
-    forward_rounding: Rounding
-    error_rounding: Rounding
-    gradient_rounding: Rounding
-    update_rounding: Rounding
-
-    def __post_init__(self) -> None:
-        self.top = dict.fromkeys(Memory, 0)
-
-    def _allocate(self, memory: Memory, rows: int, cols: int) -> tuple[int, int]:
-        pitch = -(-cols // self.core.n)
-        base = self.top[memory]
-        self.top[memory] += rows * pitch
-        return base, pitch
-
-    def instructions(self) -> list[Instruction]:
-        core, batch, sizes, bias = self.core, self.batch, self.sizes, self.bias
-        common: dict[str, Any] = {"overflow": self.overflow} | ({self.policy: 1} if self.policy else {})
-        layers = range(len(sizes) - 1)
-        acts = [self._allocate(Memory.ACT, batch, size) for size in sizes]
-        errs = [self._allocate(Memory.ERR, batch, size) for size in sizes]
-        targets = self._allocate(Memory.ERR, batch, sizes[-1])
-        wgts = [self._allocate(Memory.WGT, sizes[k + 1], sizes[k] + bias) for k in layers]
-        # Scale registers: 0.. activations, 8.. weights, 16.. errors, 24.. gradients, 32 targets.
-        weight: dict[str, Any] = {
-            "weight_width": core.weight_bits,
-            "weight_shift": min(31, core.master_bits - core.weight_bits),
-            "weight_rounding": Rounding(int(self.rng.integers(2))),
-        }
-        load = {"opcode": Opcode.LOAD, "rows": batch}
-        out = [
-            Instruction(**load, memory=Memory.ACT, cols=sizes[0], **_at(d=acts[0])),
-            Instruction(**load, memory=Memory.ERR, cols=sizes[-1], **_at(d=targets)),
-        ]
-        if self.rng.integers(2):
-            place = _at(d=wgts[0])
-            out.append(Instruction(opcode=Opcode.LOAD, memory=Memory.WGT, rows=sizes[1], cols=sizes[0] + bias, **place))
-        for k in layers:
-            out.append(
-                Instruction(
-                    opcode=Opcode.FORWARD,
-                    **(common | weight | _at(a=acts[k], b=wgts[k], d=acts[k + 1])),
-                    rows=batch,
-                    cols=sizes[k + 1],
-                    depth=sizes[k] + bias,
-                    bias=bias,
-                    relu=int(k != layers[-1]),
-                    width=core.activation_bits,
-                    rounding=self.forward_rounding,
-                    sa=k,
-                    sb=8 + k,
-                    sd=k + 1,
-                    bias_exponent=-2 * bias,
-                )
-            )
-        out.append(
-            Instruction(
-                opcode=Opcode.LOSS,
-                **(common | _at(a=acts[-1], b=targets, d=errs[-1])),
-                rows=batch,
-                cols=sizes[-1],
-                width=core.error_bits,
-                rounding=self.error_rounding,
-                sa=len(sizes) - 1,
-                sb=32,
-                sd=16 + len(sizes) - 1,
-            )
-        )
-        for k in reversed(layers):
-            if k > 0:
-                out.append(
-                    Instruction(
-                        opcode=Opcode.BACKWARD,
-                        **(common | weight | _at(a=errs[k + 1], b=wgts[k], d=errs[k], m=acts[k])),
-                        rows=batch,
-                        cols=sizes[k],
-                        depth=sizes[k + 1],
-                        mask=1,
-                        width=core.error_bits,
-                        rounding=self.error_rounding,
-                        sa=16 + k + 1,
-                        sb=8 + k,
-                        sd=16 + k,
-                    )
-                )
-            out.append(
-                Instruction(
-                    opcode=Opcode.UPDATE,
-                    **(common | _at(a=errs[k + 1], b=acts[k], d=wgts[k])),
-                    rows=sizes[k + 1],
-                    cols=sizes[k] + bias,
-                    depth=batch,
-                    bias=bias,
-                    width=core.gradient_bits,
-                    master_width=core.master_bits,
-                    rounding=self.gradient_rounding,
-                    update_rounding=self.update_rounding,
-                    lr_mul=_lr_mul(self.rng),
-                    lr_shift=int(self.rng.integers(12)),
-                    sa=16 + k + 1,
-                    sb=k,
-                    sd=24 + k,
-                    sm=8 + k,
-                    bias_exponent=-2 * bias,
-                )
-            )
-        stores = [(Memory.ACT, acts[-1], batch, sizes[-1]), (Memory.WGT, wgts[0], sizes[1], sizes[0] + bias)]
-        for memory, place, rows, cols in stores:
-            out.append(Instruction(opcode=Opcode.STORE, memory=memory, rows=rows, cols=cols, **_at(a=place)))
-        out.append(Instruction(opcode=Opcode.HALT))
-        return out
-
-
-def _at(**places: tuple[int, int]) -> dict[str, int]:
-    """a=(base, pitch) -> a_base, a_pitch."""
-    return {f"{name}_{part}": place[k] for name, place in places.items() for k, part in enumerate(("base", "pitch"))}
 
 
 def on_any_core(strategy: Callable[..., st.SearchStrategy[Case]], **options: Any) -> st.SearchStrategy[Case]:

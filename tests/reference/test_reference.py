@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +13,23 @@ from hypothesis import strategies as st
 
 from insitu.arch import generator, loss
 from insitu.arch import numbers as arch_numbers
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import USED, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import CoreParams
 from tests.reference import numbers
 from tests.reference.compare import expect_equal
 from tests.reference.machine import ReferenceMachine
-from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+from tests.reference.strategies import (
+    PASSES,
+    Case,
+    convolution_sequences,
+    moves,
+    on_any_core,
+    pass_instructions,
+    train_sequences,
+)
+from tests.reference.windows import operands
 
 TINY = CoreParams(n=4, act_depth=16, err_depth=16, wgt_depth=16)
 
@@ -29,26 +40,31 @@ def run(case: Case) -> ReferenceMachine:
     return machine
 
 
-@settings(max_examples=100, deadline=None)
-@given(on_any_core(pass_instructions))
+@settings(max_examples=200, deadline=None)
+@given(on_any_core(pass_instructions, opcodes=PASSES))
 def test_steps_of_an_element_follow_the_closed_form(case: Case) -> None:
     (i,), n = case.instructions, case.core.n
     machine = ReferenceMachine.start(case)
+    d = operands(i)["d"]
+    # (words before it, lane) of every column.
+    columns = [(sum(-(-count // n) for count in d.groups[:g]) + c // n, c % n)
+               for g, count in enumerate(d.groups) for c in range(count)]  # fmt: skip
     seen = set()
     for r, c, r0, r1 in machine._drain(i):
         seen.add((r, c))
-        steps = (c // n) * i.rows + r + 1
+        word, lane = columns[c]
+        steps = word * d.rows + r + 1
         if i.opcode is Opcode.LOSS:
             steps = r * -(-i.cols // n) + c // n + 1
         for stream, got in enumerate((r0, r1)):
-            state = numbers.lane_seed(case.seed, c % n, stream)
+            state = numbers.lane_seed(case.seed, lane, stream)
             for _ in range(steps if i.draws else 0):
                 state = numbers.xorshift(state)
             assert got == state
-    assert len(seen) == i.rows * i.cols
+    assert len(seen) == d.rows * sum(d.groups)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(on_any_core(pass_instructions))
 def test_a_pass_writes_inside_d_and_inside_its_width(case: Case) -> None:
     (i,) = case.instructions
@@ -60,21 +76,41 @@ def test_a_pass_writes_inside_d_and_inside_its_width(case: Case) -> None:
             changed[i.d.locate(case.core.n)] = False
         assert not changed.any()
     written = i.d.read(machine.state().memories[i.d.memory])
-    half = 1 << ((i.master_width or i.width) - 1)
+    half = 1 << ((i.master_width or i.width or case.core.word_bits(i.d.memory)) - 1)
     assert written.min() >= -half
     assert written.max() < half
     assert machine.instructions == 1
 
 
+@pytest.mark.parametrize("strategy", [train_sequences, convolution_sequences, moves])
+def test_programs_replay_from_their_seed(strategy: Callable[..., st.SearchStrategy[Case]]) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(on_any_core(strategy))
+    def replay(case: Case) -> None:
+        first, second = run(case), run(case)
+        expect_equal(case.core, None, first.state(), second.state())
+        assert first.instructions == len(case.instructions)
+        stores = [i.a for i in case.instructions if i.opcode is Opcode.STORE]
+        assert len(first.stream_out) == sum(a.rows * a.row_words(case.core.n) for a in stores)
+
+    replay()
+
+
 @settings(max_examples=60, deadline=None)
-@given(on_any_core(train_sequences))
-def test_training_replays_from_its_seed(case: Case) -> None:
-    first, second = run(case), run(case)
-    expect_equal(case.core, None, first.state(), second.state())
-    assert first.instructions == len(case.instructions)
-    assert len(first.stream_out) == sum(
-        i.rows * -(-i.cols // case.core.n) for i in case.instructions if i.opcode is Opcode.STORE
-    )
+@given(on_any_core(moves), st.sampled_from(Memory))
+def test_what_is_loaded_is_stored(case: Case, memory: Memory) -> None:
+    """The beats that go in come out, fitted to the memory's words and zero beyond the last column."""
+    load = replace(case.instructions[0], memory=memory, d_base=0)
+    core = replace(case.core, **{f"{memory.name.lower()}_depth": load.d.words(case.core.n)})
+    moved = {name: getattr(load, name) for name in USED[Opcode.STORE] if name in USED[Opcode.LOAD]}
+    store = Instruction(opcode=Opcode.STORE, **moved, a_pitch=load.d_pitch)
+    machine = ReferenceMachine(core)
+    out = machine.run([load.encode(), store.encode()], case.stream_in)
+    words = operands(load)["d"].words(core.n) * load.d.rows
+    for sent, columns, beat in zip(case.stream_in.tolist(), words, out, strict=False):
+        fitted = [numbers.fitted(lane, core.word_bits(memory), Overflow.WRAP) for lane in sent[: len(columns)]]
+        assert beat == fitted + [0] * (core.n - len(columns))
+    assert len(out) == len(words)
 
 
 @given(

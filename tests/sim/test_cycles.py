@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from insitu.arch.declaration import Declaration
 from insitu.arch.errors import ArchError
@@ -18,7 +19,7 @@ from insitu.host.compiler.compile import compile_module
 from insitu.models.students import mlp
 from insitu.sim import cycles, timeline
 from insitu.sim.emulator import Emulator
-from tests.reference.strategies import Case, on_any_core, train_sequences
+from tests.reference.strategies import Case, convolution_sequences, on_any_core, train_sequences
 
 
 def program(sizes: list[int], batch: int, core: CoreParams) -> Program:
@@ -49,8 +50,8 @@ def test_units_add_up(step: cycles.CycleReport) -> None:
     assert step.units()["array"] * step.core.cells >= step.macs
 
 
-@settings(deadline=None, max_examples=40)
-@given(on_any_core(train_sequences))
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences)))
 def test_the_emulator_counts_what_the_model_says(case: Case) -> None:
     report = cycles.time(case.core, case.instructions)
     emulator = Emulator(case.core)

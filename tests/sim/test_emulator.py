@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from insitu.arch.isa import Instruction, Opcode, assemble
@@ -19,7 +20,14 @@ from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
 from tests.reference.compare import expect_equal
 from tests.reference.machine import ReferenceMachine, State
-from tests.reference.strategies import Case, on_any_core, pass_instructions, train_sequences
+from tests.reference.strategies import (
+    Case,
+    convolution_sequences,
+    moves,
+    on_any_core,
+    pass_instructions,
+    train_sequences,
+)
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -69,7 +77,10 @@ def compare(case: Case, *, statistics: bool = False) -> None:
         expect_equal(case.core, instruction, expected, state_of(emulator))
 
 
-@pytest.mark.parametrize(("strategy", "cases"), [(pass_instructions, 2400), (train_sequences, 500)])
+@pytest.mark.parametrize(
+    ("strategy", "cases"),
+    [(pass_instructions, 2400), (train_sequences, 350), (convolution_sequences, 350), (moves, 150)],
+)
 def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
     distinct = set()
 
@@ -84,7 +95,7 @@ def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cas
 
 
 @explore(60)
-@given(on_any_core(train_sequences))
+@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences)))
 def test_statistics_change_nothing(case: Case) -> None:
     compare(case, statistics=True)
 
