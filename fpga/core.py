@@ -48,7 +48,7 @@ class Core(wiring.Component):
         m.submodules.registers = registers = self.registers
         m.submodules.scales = scales = self.scales
         m.submodules.sequencer = sequencer = self.sequencer
-        m.submodules.decoder = decoder = Decoder(params)
+        m.submodules.decoder = self.decoder = decoder = Decoder(params)
         datapath = self.datapath
         flush = Signal()
         m.d.sync += flush.eq(sequencer.flush)

@@ -120,11 +120,11 @@ class Datapath(wiring.Component):
             read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
         ]
 
-        m.submodules.issue = issue = Issue(n, bits)
+        m.submodules.issue = self.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
         m.submodules.reader = reader = RowWalker(n, bits)
         m.submodules.pop = pop = RowWalker(n, 1)
-        m.submodules.writer = writer = RowWalker(n, bits)
+        m.submodules.writer = self.writer = writer = RowWalker(n, bits)
         m.submodules.beats = beats = BeatCounter(n)
         m.d.comb += [
             issue.start.eq(self.launch & product),

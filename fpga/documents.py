@@ -9,7 +9,7 @@ from insitu.arch.declaration import Role
 from insitu.arch.isa import FIELDS, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, CoreParams
-from insitu.arch.registers import REGISTERS, WINDOW, Error, Register
+from insitu.arch.registers import REGISTERS, WINDOW, WORD_MASK, Error, Register
 
 
 def core_json(params: CoreParams) -> str:
@@ -112,5 +112,5 @@ def register_page(params: CoreParams) -> str:
 
 
 def _reset(name: str, register: Register, params: CoreParams) -> int:
-    constants = {"VERSION": ARCH_VERSION, "HASH_LO": params.hash & 0xFFFFFFFF, "HASH_HI": params.hash >> 32}
+    constants = {"VERSION": ARCH_VERSION, "HASH_LO": params.hash & WORD_MASK, "HASH_HI": params.hash >> 32}
     return constants.get(name, register.reset)

@@ -16,8 +16,9 @@ _ZEROS = re.compile(
 )
 
 
-def rtlil(params: CoreParams, core: Any = None) -> str:
+def rtlil(params: CoreParams, core: Any = None, *, traced: bool = False) -> str:
     """RTLIL of the top (fpga/top.py) of a core; the same core gives the same text. `core` stands in for the real one.
+    traced: with the signals of fpga/trace.py.
 
     Memories whose initial contents are zero are left without: it is what they hold anyway, and megabytes of text.
     """
@@ -25,7 +26,7 @@ def rtlil(params: CoreParams, core: Any = None) -> str:
 
     from insitu.fpga.top import Top
 
-    top = Top(params, core)
+    top = Top(params, core, traced=traced)
     with mock.patch.object(backend.ModuleEmitter, "emit_memory", _without_zeros(backend.ModuleEmitter.emit_memory)):
         text: str = backend.convert(top, name=TOP, emit_src=False)
     return _ZEROS.sub("", text)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from insitu.arch.params import CoreParams
 from insitu.arch.program import write_whole
 from insitu.fpga import documents, vivado, yosys
 from insitu.fpga.elaborate import TOP, rtlil
+
+#: A function's declaration in Verilog, where its name is escaped; an escaped name.
+_FUNCTION = re.compile(r"^ *function [^;\n]*?(\\\S+) ;$", re.M)
+_ESCAPED = re.compile(r"\\\S+")
 
 
 def generate(params: CoreParams, out: str | Path) -> list[Path]:
@@ -38,9 +43,16 @@ def verilog(params: CoreParams) -> str:
     """The top as Verilog, its hierarchy kept. Memories have no initial contents: they are loaded before they are
     read."""
     script = f"hierarchy -top {TOP}\nproc\nopt_clean\nmemory_collect\nwrite_verilog -noattr -norename\n"
-    text = yosys.run(yosys.heredoc(rtlil(params)) + script)
+    text = _plain_functions(yosys.run(yosys.heredoc(rtlil(params)) + script))
     head = f"// insitu core {params.hash:016x}: {params.n} x {params.n} cells. Generated, do not edit.\n"
     return head + text
+
+
+def _plain_functions(text: str) -> str:
+    """yosys writes a multiplexer of many inputs as a function whose name begins with a dollar sign; Icarus Verilog
+    takes that for a function of the system's, escaped or not."""
+    names = {name: f"multiplexer_{k}" for k, name in enumerate(dict.fromkeys(_FUNCTION.findall(text)))}
+    return _ESCAPED.sub(lambda match: names.get(match[0], match[0]), text) if names else text
 
 
 def fusesoc(params: CoreParams) -> str:

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.generator import GOLDEN
 from insitu.arch.params import ARCH_VERSION, CoreParams
-from insitu.arch.registers import IDENTITY, REGISTERS
+from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK
 from insitu.fpga.random import xorshift
 
 #: Commands, as one-cycle pulses.
@@ -126,7 +126,7 @@ class Registers(wiring.Component):
         contents: dict[str, Any] = {
             "ID": Const(IDENTITY, 32),
             "VERSION": Const(ARCH_VERSION, 32),
-            "HASH_LO": Const(self.params.hash & 0xFFFFFFFF, 32),
+            "HASH_LO": Const(self.params.hash & WORD_MASK, 32),
             "HASH_HI": Const(self.params.hash >> 32, 32),
             "STATUS": status,
             "ENTRY": self.entry,

@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 from amaranth import ClockDomain, ClockSignal, Module, ResetSignal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Flow, In
+from amaranth.lib.wiring import Flow, In, Out
 
 from insitu.arch.params import CoreParams
+from insitu.arch.place import NAME_LETTERS, OPERANDS, PLACE_BITS
 from insitu.fpga.axi_lite import AXI_LITE, AxiLite
 from insitu.fpga.axi_stream import StreamInput, StreamOutput, axi_stream
+from insitu.fpga.trace import Trace
 
 
 class CoreLike(Protocol):
@@ -74,12 +76,20 @@ class Top(wiring.Component):
 
     aclk: the one clock. aresetn: reset, active low, synchronous to aclk; at any time, even in the middle of a burst,
     and for one cycle or more. It clears everything but the contents of the memories. The other ports are Shell's.
+
+    traced: for waveforms, with what fpga/trace.py shows; operand_*: places of the operands; operand_*_name: their
+    names in ASCII, which whoever simulates gives, for they are the program's and not the core's.
     """
 
-    def __init__(self, params: CoreParams, core: CoreLike | None = None) -> None:
+    def __init__(self, params: CoreParams, core: CoreLike | None = None, *, traced: bool = False) -> None:
         self.params = params
         self.shell = Shell(params, core)
-        super().__init__({"aclk": In(1), "aresetn": In(1), **_ports(params)})
+        self.trace = Trace(self.shell.core) if traced else None
+        ports = {"aclk": In(1), "aresetn": In(1), **_ports(params)}
+        if traced:
+            for name in OPERANDS:
+                ports |= {f"operand_{name}": Out(PLACE_BITS), f"operand_{name}_name": In(8 * NAME_LETTERS)}
+        super().__init__(ports)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -87,4 +97,8 @@ class Top(wiring.Component):
         m.submodules.shell = self.shell
         m.d.comb += [ClockSignal().eq(self.aclk), ResetSignal().eq(~self.aresetn)]
         _join(m, self, self.shell, _ports(self.params), "")
+        if self.trace is not None:
+            m.submodules.trace = self.trace
+            for name in OPERANDS:
+                m.d.comb += getattr(self, f"operand_{name}").eq(getattr(self.trace, f"operand_{name}"))
         return m

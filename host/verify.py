@@ -13,6 +13,7 @@ import numpy.typing as npt
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import blocks
 from insitu.arch.params import CoreParams
+from insitu.arch.place import place
 from insitu.arch.program import Program
 from insitu.host.errors import DeviceError
 from insitu.sim.emulator import Emulator
@@ -105,8 +106,9 @@ def verify(
         emulator.scales[index][:] = [exponent, exponent]
     emulator.seed = seed
     engine.reset()
-    if stalls is not None:
-        engine.stall(stalls[0], send=stalls[1], receive=stalls[1], bus=stalls[1])
+    engine.name_operands({place(t.matrix.memory, t.matrix.base): name for name, t in program.tensors.items()})
+    stall_seed, wait = stalls or (1, 0.0)
+    engine.stall(stall_seed, send=wait, receive=wait, bus=wait)
     steps = instructions = mismatches = rtl_cycles = model_cycles = 0
     first: Report | None = None
     try:

@@ -23,8 +23,9 @@ from insitu.arch.params import CoreParams
 from insitu.arch.registers import Error
 from insitu.sim.machine import Machine
 from insitu.sim.memory import BankedMemory
-from insitu.sim.passes import Step, prepare
+from insitu.sim.passes import prepare
 from insitu.sim.statistics import Statistics
+from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
 
 

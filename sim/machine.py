@@ -11,7 +11,8 @@ from insitu.arch.isa import Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import SCALES, CoreParams
-from insitu.sim import kernels
+from insitu.sim import moves
+from insitu.sim.drains import Fit
 from insitu.sim.memory import BankedMemory, Place, Values
 from insitu.sim.rows import constants
 
@@ -26,7 +27,7 @@ class Weights:
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         half = 1 << (instruction.weight_width - 1)
         by = constants(instruction.weight_rounding, instruction.weight_shift)
-        self.fit: kernels.Fit = (by, (-half, half - 1), 0)
+        self.fit: Fit = (by, (-half, half - 1), 0)
         self.version = 0
         self._machine = machine
         self._place(instruction.b)
@@ -68,7 +69,7 @@ class Weights:
     def flat(self) -> Values:
         """The weights as they are now, `pitch` elements a row."""
         if not self._valid:
-            kernels.reading(self._masters.flat, self.kept, self.pitch, self.matrix.rows, self._row, self.fit)
+            moves.reading(self._masters.flat, self.kept, self.pitch, self.matrix.rows, self._row, self.fit)
             self._valid = True
         return self.kept
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.params import CoreParams
 from insitu.sim import simd
+from insitu.sim.jit import kernel
 
 #: Integers up to this magnitude are exact in the format, and so is every sum that stays below it, in any order.
 INT32_EXACT, FLOAT32_EXACT, FLOAT64_EXACT = 1 << 31, 1 << 24, 1 << 53
@@ -50,3 +54,21 @@ def method(instruction: Instruction, core: CoreParams, *, vector: bool = simd.AV
     if largest <= FLOAT64_EXACT:
         return Method.FLOAT64
     return Method.STEPWISE
+
+
+@kernel
+def wrapping_product(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], bits: int, acc: npt.NDArray[np.int64]) -> bool:
+    """acc[r, c] = sum_k a[r, k] b[c, k] in `bits`-bit accumulators, k in order; whether any addition wrapped."""
+    half = np.int64(1) << (bits - 1)
+    low, high = -half, half - 1
+    wrapped = False
+    for r in range(a.shape[0]):
+        for c in range(b.shape[0]):
+            total = np.int64(0)
+            for k in range(a.shape[1]):
+                total += a[r, k] * b[c, k]
+                if total < low or total > high:
+                    wrapped = True
+                    total = ((total - low) & (high - low)) + low
+            acc[r, c] = total
+    return wrapped

@@ -20,7 +20,7 @@ def verify(
     steps: Annotated[int, typer.Option(min=0, help="Training steps.")] = 3,
     engine: Annotated[str, typer.Option(help="`rtl`, compiled, or `pysim`, Amaranth's simulator.")] = "rtl",
     stalls: Annotated[float, typer.Option(min=0, max=0.95, help="Probability that a stream waits, each cycle.")] = 0.0,
-    waves: Annotated[Path | None, typer.Option(help="Write waveforms (VCD) here; slow.")] = None,
+    waves: Annotated[Path | None, typer.Option(help="Write waveforms here, VCD or, by its name, FST; slow.")] = None,
     in_shape: InShape = None,
     classes: Classes = 10,
     seed: Seed = 0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -11,14 +13,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import platformdirs
 
+from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.arch.place import BASE_BITS, NAME_LETTERS, OPERANDS
 from insitu.arch.program import write_whole
 from insitu.arch.registers import REGISTERS
 from insitu.fpga import yosys
@@ -41,36 +45,78 @@ _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 _RUNTIME_WAVES = ("verilated_vcd_c.cpp",)
 
 
+def default_cache() -> Path:
+    """Where libraries are kept: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("insitu")) / "rtl"
+
+
 def build(
     params: CoreParams, *, waves: bool = False, core: object | None = None, cache_dir: Path | None = None
 ) -> Path:
     """The shared library of a core, compiled if the cache has none. Raises BuildError, one line.
 
-    waves: able to write waveforms (slower). core: stands in for the core that `params` describe.
-    Processes may build at the same time: a library appears whole, under a name of its contents.
+    waves: able to write waveforms (slower), which name what runs (fpga/trace.py). core: stands in for the core that
+    `params` describe.
+    Processes may build at the same time: a library appears whole, under a name of its contents, and of those that
+    want the same one, one makes it while the others wait.
     """
-    folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "rtl"
-    # A core described by unchanged sources gives unchanged RTLIL: then elaboration is spared too.
-    index = None if core is not None else folder / f"{_digest(_sources(params), waves)}.txt"
-    if index is not None and index.exists():
-        library = folder / index.read_text()
-        if library.exists():
-            return library
-    text = rtlil(params, core)
+    folder = cache_dir or default_cache()
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{_digest(text, waves)}.so"
-    if not library.exists():
-        _build(library, params, text, waves)
-    if index is not None:
+    if core is not None:
+        return _library(folder, params, rtlil(params, core), waves)
+    # A core described by unchanged sources gives unchanged RTLIL: then elaboration is spared too.
+    index = folder / f"{_digest(_sources(params), waves)}.txt"
+    with _alone(index):
+        if index.exists() and (library := folder / index.read_text()).exists():
+            return library
+        library = _library(folder, params, rtlil(params, traced=waves), waves)
         write_whole(index, library.name.encode())
+        return library
+
+
+def _library(folder: Path, params: CoreParams, text: str, waves: bool) -> Path:
+    """The library of an RTLIL text, compiled if it is not there."""
+    library = folder / f"{_digest(text, waves)}.so"
+    with _alone(library):
+        if not library.exists():
+            _build(library, params, text, waves)
     return library
 
 
+def from_verilog(params: CoreParams, text: str, *, cache_dir: Path | None = None) -> Path:
+    """The shared library of a core's Verilog as it is given: what the way through yosys is measured against. Its
+    memories cannot be looked into."""
+    folder = cache_dir or default_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{_digest(text, waves=False)}.so"
+    with _alone(library):
+        if not library.exists():
+            _compiled(library, params, text, (), waves=False)
+    return library
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from making the same file; the lock falls with its holder, however that ends."""
+    lock = path.with_suffix(f"{path.suffix}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Whoever waits holds this very file; whoever comes later makes another and finds the work done.
+            lock.unlink(missing_ok=True)
+
+
 def _build(library: Path, params: CoreParams, text: str, waves: bool) -> None:
-    folder = library.parent
     flat, banks = netlist.name_banks(netlist.verilog(text, keep_names=waves))
+    _compiled(library, params, flat, banks, waves)
+
+
+def _compiled(library: Path, params: CoreParams, text: str, banks: Sequence[Bank], waves: bool) -> None:
+    folder = library.parent
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as temporary:
-        made = _compile(Path(temporary), folder, params, flat, banks, waves)
+        made = _compile(Path(temporary), folder, params, text, banks, waves)
         made.replace(library)
 
 
@@ -153,7 +199,7 @@ def _compile(work: Path, folder: Path, params: CoreParams, flat: str, banks: Seq
     arguments = [*VERILATOR_FLAGS, *(("--trace",) if waves else ()), "--Mdir", "verilated", "visible.vlt", "top.v"]
     _run([*command, *arguments], work, environment)
     verilated = work / "verilated"
-    (verilated / "config.h").write_text(_config(params, banks, waves))
+    (verilated / "config.h").write_text(_config(params, banks, waves=waves, traced="operand_a_name" in flat))
     harness = importlib.resources.files(__package__).joinpath("harness.cpp").read_text()
     (verilated / "harness.cpp").write_text(harness)
     include = (f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-I.", f"-DVM_TRACE={int(waves)}")
@@ -176,12 +222,16 @@ def _compile_command(name: str) -> list[str]:
     return [_compiler(), *CXX_FLAGS, SLOW if "__Slow" in name else FAST]
 
 
-def _config(params: CoreParams, banks: Sequence[Bank], waves: bool) -> str:
+def _config(params: CoreParams, banks: Sequence[Bank], *, waves: bool, traced: bool) -> str:
     status = REGISTERS["STATUS"]
+    memories = ", ".join(f'"{memory.name}"' for memory in Memory)
+    operands = " ".join(f"X(operand_{name})" for name in OPERANDS)
     entries = " ".join(f"X({int(b.memory)}, {b.index}, {TOP}__DOT__{b.name}, {b.width})" for b in banks)
     return (
         f"#define STREAM_BITS {params.stream_bits}\n#define WAVES {int(waves)}\n#define STATUS {status.offset}\n"
-        f"#define BUSY {status.fields['busy'].put(1)}\n#define BANKS(X) {entries}\n"
+        f"#define BUSY {status.fields['busy'].put(1)}\n#define BANKS(X) {entries}\n#define TRACED {int(traced)}\n"
+        f"#define OPERANDS(X) {operands}\n#define NAME_LETTERS {NAME_LETTERS}\n"
+        f"#define BASE_BITS {BASE_BITS}\n#define MEMORIES {memories}\n"
     )
 
 

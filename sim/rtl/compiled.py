@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,33 @@ from insitu.arch.params import CoreParams
 from insitu.sim.rtl.build import build
 from insitu.sim.rtl.engine import ACCESS_LIMIT, RESET_CYCLES, Beats, Until, no_answer, refused
 from insitu.sim.rtl.errors import BusError, EngineError
+from insitu.sim.rtl.waves import WaveFile
 
 _NO_ANSWER, _REFUSED = -1, -2
 _CYCLES, _SENDING, _RECEIVED, _ROOM, _BEATS_IN, _BEATS_OUT = range(6)
 
 
 class CompiledEngine:
-    """An `Engine` at several hundred thousand cycles a second; `waves` names a VCD file to write, which is slow.
+    """An `Engine` at several hundred thousand cycles a second; `waves` names a VCD or FST file to write, which is slow.
 
-    Compiles the core unless the cache has it (build.py); `core` stands in for the core that `params` describe.
+    Compiles the core unless the cache has it (build.py); `core` stands in for the core that `params` describe, and
+    `library` is one already compiled.
     """
 
-    def __init__(self, params: CoreParams, *, waves: str | Path | None = None, core: object | None = None) -> None:
+    def __init__(
+        self,
+        params: CoreParams,
+        *,
+        waves: str | Path | None = None,
+        core: object | None = None,
+        library: Path | None = None,
+    ) -> None:
         self.core = params
-        self._library = _load(build(params, waves=waves is not None, core=core))
+        self._waves = None if waves is None else WaveFile(waves)
+        self._library = _load(library or build(params, waves=waves is not None, core=core))
         self._engine: int | None = self._library.insitu_new()
         self._dtype = np.dtype(f"int{params.lane_bits}")
-        if waves is not None and not self._library.insitu_waves(self._engine, str(waves).encode()):
+        if self._waves is not None and not self._library.insitu_waves(self._engine, str(self._waves.vcd).encode()):
             raise EngineError(f"{waves}: cannot be written")
         self.reset()
 
@@ -41,6 +52,8 @@ class CompiledEngine:
         engine, self._engine = getattr(self, "_engine", None), None
         if engine is not None:
             self._library.insitu_delete(engine)
+            if self._waves is not None:
+                self._waves.finish()
 
     def _count(self, what: int) -> int:
         return self._library.insitu_count(self._engine, what)
@@ -109,6 +122,10 @@ class CompiledEngine:
     def stall(self, seed: int, *, send: float = 0.0, receive: float = 0.0, bus: float = 0.0) -> None:
         self._library.insitu_stall(self._engine, seed & 0xFFFFFFFF, send, receive, bus)
 
+    def name_operands(self, names: Mapping[int, str]) -> None:
+        for place, name in names.items():
+            self._library.insitu_name(self._engine, place, name.encode("ascii", "replace"))
+
     def image(self, memory: Memory) -> npt.NDArray[np.int64]:
         values = np.empty((self.core.depth(memory), self.core.n), dtype=np.int32)
         self._move(memory, values, put=False)
@@ -153,6 +170,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("count", u64, [engine, u32]),
         ("stall", None, [engine, u32, real, real, real]),
         ("memory", i32, [engine, u32, data, u32, u32, i32]),
+        ("name", None, [engine, u32, ctypes.c_char_p]),
         ("waves", i32, [engine, ctypes.c_char_p]),
     ):
         function = getattr(library, f"insitu_{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntFlag
 from typing import Any, Protocol
 
@@ -81,6 +82,9 @@ class Engine(Protocol):
 
     def stall(self, seed: int, *, send: float = 0.0, receive: float = 0.0, bus: float = 0.0) -> None:
         """Make this side of each interface wait at random, with these probabilities a cycle."""
+
+    def name_operands(self, names: Mapping[int, str]) -> None:
+        """What waveforms call the operands at places (arch.place); without waveforms it does nothing."""
 
     def image(self, memory: Memory) -> npt.NDArray[np.int64]:
         """A memory's words, int64 [depth, n]. Costs no cycles."""

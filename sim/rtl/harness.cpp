@@ -1,11 +1,14 @@
 // The C interface over the verilated core: AXI4-Lite accesses and AXI4-Stream beats in bulk calls.
 //
 // config.h, generated beside it, gives STREAM_BITS, WAVES, STATUS (its byte offset), BUSY (its mask) and BANKS(X) with
-// X(memory, bank, array, bits). Every output of the core comes from registers alone, so inputs set after an edge are
+// X(memory, bank, array, bits); where TRACED, OPERANDS(X) with X(port) and NAME_LETTERS. Every output of the core comes from registers alone, so inputs set after an edge are
 // seen by the next one and two evaluations a cycle suffice.
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "Vtop.h"
@@ -77,11 +80,56 @@ struct Engine {
     std::unique_ptr<VerilatedVcdC> trace;
     uint64_t time = 0;
     void dump() {
-        if (trace) trace->dump(time);
+        if (trace) {
+            name_operands();
+            trace->dump(time);
+        }
         time += 5;
     }
 #else
     void dump() {}
+#endif
+
+    std::map<uint32_t, std::string> names;  // of what lies at a place
+#if TRACED
+    // Give the waveform the names of the operands, where they are others than before.
+#define X(operand) uint32_t operand##_shown = ~0u;
+    OPERANDS(X)
+#undef X
+    void name_operands() {
+#define X(operand)                                         \
+    if (top.operand != operand##_shown) {                  \
+        operand##_shown = top.operand;                     \
+        set_text(&top.operand##_name, called(top.operand)); \
+    }
+        OPERANDS(X)
+#undef X
+    }
+    // The name given to what lies there; else its memory and word; nothing where there is no operand.
+    std::string called(uint32_t place) const {
+        const auto found = names.find(place);
+        if (found != names.end()) return found->second;
+        static const char* const memories[] = {MEMORIES};
+        const uint32_t memory = place >> BASE_BITS, base = place & ((1u << BASE_BITS) - 1);
+        if (memory >= sizeof memories / sizeof *memories) return "";
+        char text[NAME_LETTERS];
+        std::snprintf(text, sizeof text, "%s[0x%x]", memories[memory], base);
+        return text;
+    }
+    // ASCII as viewers read it: the last letter in the lowest byte.
+    static void set_text(void* port, const std::string& text) {
+        auto* bytes = static_cast<uint8_t*>(port);
+        std::memset(bytes, 0, NAME_LETTERS);
+        for (size_t i = 0; i < text.size() && i < NAME_LETTERS; i++) bytes[i] = text[text.size() - 1 - i];
+    }
+    void forget_shown() {
+#define X(operand) operand##_shown = ~0u;
+        OPERANDS(X)
+#undef X
+    }
+#else
+    void name_operands() {}
+    void forget_shown() {}
 #endif
 
     Engine() {
@@ -329,6 +377,10 @@ API int32_t insitu_memory(Engine* e, uint32_t memory, int32_t* image, uint32_t b
     BANKS(X)
 #undef X
     return found;
+}
+API void insitu_name(Engine* e, uint32_t place, const char* name) {
+    e->names[place] = name;
+    e->forget_shown();
 }
 API int32_t insitu_waves(Engine* e, const char* path) {
 #if WAVES

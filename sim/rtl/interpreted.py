@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.arch.place import operand_name
 from insitu.arch.registers import REGISTERS
 from insitu.sim.rtl.engine import ACCESS_LIMIT, RESET_CYCLES, STATUS, Beats, Until, no_answer, refused
 from insitu.sim.rtl.errors import EngineError
+from insitu.sim.rtl.waves import WaveFile
 
 #: Cycles between two reads of STATUS.
 _POLL = 16
@@ -26,13 +28,14 @@ Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 class InterpretedEngine:
-    """An `Engine` on Amaranth's simulator. waves: a VCD file; a GTKWave session `.gtkw` appears beside it."""
+    """An `Engine` on Amaranth's simulator. waves: a VCD or FST file; a GTKWave session `.gtkw` appears beside it."""
 
     def __init__(self, params: CoreParams, *, waves: str | Path | None = None, core: Any = None) -> None:
         from amaranth.hdl import ClockDomain, Module
         from amaranth.sim import Simulator
 
         from insitu.fpga.top import Shell
+        from insitu.fpga.trace import Trace
 
         self.core = params
         self._ports: Any = Shell(params, core)
@@ -52,20 +55,28 @@ class InterpretedEngine:
         top.domains.sync = domain = ClockDomain()
         self._reset: Any = domain.rst
         top.submodules.shell = self._ports
+        self._names: dict[int, str] = {}
+        if waves is not None and core is None:
+            top.submodules.trace = Trace(self._ports.core, lambda at: operand_name(at, self._names))
         self._simulator = Simulator(top)
         self._simulator.add_clock(1e-8)
         self._simulator.add_testbench(self._bench)
+        self._file: WaveFile | None = None
         self._waves: Any = None
         if waves is not None:
-            path = Path(waves)
-            self._waves = self._simulator.write_vcd(str(path), str(path.with_suffix(".gtkw")))
+            self._file = WaveFile(waves)
+            self._waves = self._simulator.write_vcd(str(self._file.vcd), str(Path(waves).with_suffix(".gtkw")))
             self._waves.__enter__()
         self.reset()
 
     def close(self) -> None:
         waves, self._waves = self._waves, None
-        if waves is not None:
+        if waves is not None and self._file is not None:
             waves.__exit__(None, None, None)
+            self._file.finish()
+
+    def name_operands(self, names: Mapping[int, str]) -> None:
+        self._names |= names
 
     @property
     def cycles(self) -> int:

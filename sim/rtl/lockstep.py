@@ -13,7 +13,7 @@ from insitu.arch.errors import ArchError
 from insitu.arch.isa import WORDS, Instruction, Opcode
 from insitu.arch.layout import Memory, blocks
 from insitu.arch.params import SCALES
-from insitu.arch.registers import REGISTERS, Error
+from insitu.arch.registers import REGISTERS, WORD_MASK, Error
 from insitu.arch.timing import cost
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.engine import Engine, Until
@@ -24,7 +24,6 @@ KEPT = 8
 #: Cycles beyond the model's that an instruction may take before it counts as hung, and per beat where streams stall.
 GRACE = 20_000
 GRACE_PER_BEAT = 200
-_LOW = (1 << 32) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ class Lockstep:
             ("error", int(emulator.error), status["error"].of(word)),
             ("done", int(emulator.done), status["done"].of(word)),
             ("accumulator_overflow", int(emulator.accumulator_overflow), status["accumulator_overflow"].of(word)),
-            ("SATURATED", emulator.saturated & _LOW, self._read("SATURATED")),
+            ("SATURATED", emulator.saturated & WORD_MASK, self._read("SATURATED")),
             ("MACS", emulator.counters.macs, self._pair("MACS")),
             ("INSTRUCTIONS", emulator.counters.instructions, self._read("INSTRUCTIONS")),
             ("SEED", emulator.seed, self._read("SEED")),

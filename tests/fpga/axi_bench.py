@@ -8,6 +8,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
+import numpy.typing as npt
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp, AxiStreamBus, AxiStreamSink, AxiStreamSource
@@ -15,7 +16,8 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp, AxiStreamBus, AxiS
 from insitu.arch.isa import Instruction, Opcode, assemble
 from insitu.arch.layout import Memory
 from insitu.arch.registers import IDENTITY, REGISTERS, Access
-from tests.fpga.cocotb_core import CORE
+from tests.fpga.cocotb_core import CORE, batch, compiled
+from tests.fpga.training_run import ENTRIES, training_run
 
 ROWS, COLS = 12, 8
 WORDS = 2  # of a row
@@ -56,8 +58,8 @@ class Bench:
         self.source.clear()
         self.sink.clear()
 
-    async def write(self, name: str, value: int) -> None:
-        response = await self.registers.write(REGISTERS[name].offset, value.to_bytes(4, "little"))
+    async def write(self, name: str, value: int, index: int = 0) -> None:
+        response = await self.registers.write(REGISTERS[name].offset + 4 * index, value.to_bytes(4, "little"))
         assert response.resp == AxiResp.OKAY
 
     async def read(self, name: str) -> int:
@@ -70,15 +72,17 @@ class Bench:
         while busy.of(await self.read("STATUS")):
             pass
 
-    async def load(self) -> None:
-        words = assemble(PROGRAM)
+    async def load(self, words: npt.NDArray[np.uint32] | None = None) -> None:
+        if words is None:
+            words = assemble(PROGRAM)
         await self.write("ENTRY", 0)
         await self.write("COUNT", len(words))
         await self.write("CONTROL", REGISTERS["CONTROL"].fields["load_program"].put(1))
         await self.source.send(words.astype("<u4").tobytes())
         await self.idle()
 
-    async def start(self) -> None:
+    async def start(self, entry: int = 0) -> None:
+        await self.write("ENTRY", entry)
         await self.write("CONTROL", REGISTERS["CONTROL"].fields["start"].put(1))
 
     async def echo(self, seed: int) -> None:
@@ -124,6 +128,34 @@ async def beats(dut: Any, probability: float) -> None:
     await bench.load()
     for seed in range(3):
         await bench.echo(seed)
+
+
+@cocotb.test()
+@cocotb.parametrize(probability=[0.0, 0.5])
+async def training(dut: Any, probability: float) -> None:
+    """A training step: the emulator's bits whatever waits, its cycles less those that the core waited; where nobody
+    pauses, its cycles, and none waited."""
+    bench = Bench(dut, probability)
+    await bench.reset()
+    run = training_run(compiled(), *batch())
+    fields = REGISTERS["SCALE"].fields
+    for index, exponent in enumerate(run.program.scales):
+        await bench.write("SCALE", fields["exponent"].put(exponent) | fields["next"].put(exponent), index)
+    await bench.load(run.program.words)
+    # All beats are offered before anything runs: the core never has to wait for a source that does not pause.
+    await bench.source.send(run.sent.tobytes())
+    for entry in ENTRIES:
+        await bench.start(run.program.entries[entry])
+        await bench.idle()
+    came = b""
+    while len(came) < run.expected.nbytes:
+        came += bytes((await bench.sink.recv()).tdata)
+    assert came == run.expected.tobytes()
+    assert bench.sink.empty()
+    cycles = await bench.read("CYCLES_LO")
+    waited = await bench.read("STALL_IN") + await bench.read("STALL_OUT")
+    assert cycles - waited == run.cycles
+    assert (waited > 0) == (probability > 0)
 
 
 @cocotb.test()

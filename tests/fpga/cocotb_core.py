@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 from amaranth.lib.wiring import Flow
 
+from insitu.arch.declaration import Declaration
 from insitu.arch.params import CoreParams
 from insitu.fpga.axi_lite import AXI_LITE
 from insitu.fpga.axi_stream import axi_stream
 from insitu.fpga.elaborate import TOP
+from insitu.host.compiler.compile import Compiled, compile_module
+from insitu.models.students import mlp
 
 #: Beats of 32 bits: what cocotbpynq's DMA moves.
 CORE = CoreParams(n=4, master_bits=8, act_depth=64, err_depth=32, wgt_depth=64, program_depth=64)
 BASE = 0x4000_0000
+
+
+def batch() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Samples and targets of a batch."""
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 10), dtype=np.float32)
+    return x, np.eye(3, dtype=np.float32)[rng.integers(0, 3, 4)]
+
+
+def compiled() -> Compiled:
+    """A student in a program for CORE."""
+    x, targets = batch()
+    return compile_module(
+        mlp([10, 6, 3], seed=3),
+        core=CORE,
+        declaration=Declaration.parse("w4a8e8g8m8"),
+        batch=4,
+        calibration=x,
+        targets=targets,
+        learning_rate=0.5,
+    )
 
 
 def wrapper() -> str:

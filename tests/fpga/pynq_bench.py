@@ -8,34 +8,20 @@ from typing import Any
 import cocotbpynq
 import numpy as np
 
-from insitu.arch.declaration import Declaration
-from insitu.host.compiler.compile import compile_module
 from insitu.host.device.driver import Driver
 from insitu.host.device.emulated import EmulatedDevice
-from insitu.models.students import mlp
-from tests.fpga.cocotb_core import BASE, CORE
+from tests.fpga.cocotb_core import BASE, CORE, batch, compiled
 
 sys.modules["pynq"] = cocotbpynq
 
 
 def trained(driver: Driver) -> tuple[Any, Any, Any, Any]:
     """Logits of a training step and of inference, masters, counters."""
-    rng = np.random.default_rng(0)
-    x = rng.random((8, 10), dtype=np.float32)
-    targets = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 8)]
-    compiled = compile_module(
-        mlp([10, 6, 3], seed=3),
-        core=CORE,
-        declaration=Declaration.parse("w4a8e8g8m8"),
-        batch=4,
-        calibration=x,
-        targets=targets,
-        learning_rate=0.5,
-    )
-    driver.load(compiled.program)
-    driver.write_weights(compiled.masters)
-    logits = driver.train(x[:4], targets[:4])
-    return logits, driver.infer(x), driver.read_weights(), driver.counters
+    (x, targets), program = batch(), compiled()
+    driver.load(program.program)
+    driver.write_weights(program.masters)
+    logits = driver.train(x, targets)
+    return logits, driver.infer(np.vstack([x, -x])), driver.read_weights(), driver.counters
 
 
 @cocotbpynq.synctest

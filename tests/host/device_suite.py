@@ -22,7 +22,7 @@ from insitu.host.errors import DeviceError, DeviceMismatch
 from tests.host import tiny
 from tests.host.tiny import BATCH, CLASSES, CORE
 
-BACKENDS = ["emulator", "rtl"]
+BACKENDS = ["emulator", "rtl", "pysim"]
 
 X, TARGETS = tiny.samples(BATCH, seed=2)
 

@@ -38,18 +38,23 @@ def random_core(generator: random.Random, sizes: list[int]) -> CoreParams:
 
 def sweep(engine: CompiledEngine, base: int) -> int:
     """All cases of the plan on one core; how many were run."""
+    return sum(explore(engine, base, *part) for part in PLAN)
+
+
+def explore(
+    engine: CompiledEngine, base: int, strategy: Callable[..., SearchStrategy[Case]], examples: int, stalls: bool
+) -> int:
     count = 0
-    for strategy, examples, stalls in PLAN:
 
-        @seed(base)
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(strategy(engine.core, exact=False))
-        def run(case: Case, stalls: bool = stalls) -> None:
-            nonlocal count
-            check(engine, case, stalls=stalls)
-            count += 1
+    @seed(base)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy(engine.core, exact=False))
+    def run(case: Case) -> None:
+        nonlocal count
+        check(engine, case, stalls=stalls)
+        count += 1
 
-        run()
+    run()
     return count
 
 

@@ -15,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from insitu.arch.isa import Instruction, Opcode, assemble
 from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES, CoreParams
-from insitu.sim import passes
+from insitu.sim import products
 from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
 from tests.reference.compare import expect_equal
@@ -105,7 +105,7 @@ def test_statistics_change_nothing(case: Case) -> None:
 def test_without_vector_code(case: Case) -> None:
     """The machines that lack the instructions take products in floating point, to the same bits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "method", partial(method, vector=False))
+        patch.setattr(products, "method", partial(method, vector=False))
         compare(case)
 
 

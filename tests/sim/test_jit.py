@@ -17,9 +17,9 @@ from insitu.sim.jit import sources_digest
 
 SHOW = """
 import numpy as np
-from insitu.sim import kernels
+from insitu.sim import losses
 acc = np.zeros((1, 3), np.int64)
-kernels.loss_accumulators(np.array([[3, 5, -20]], np.int16), np.array([[0, 127, 0]], np.int16), -3, 8, acc)
+losses.loss_accumulators(np.array([[3, 5, -20]], np.int16), np.array([[0, 127, 0]], np.int16), -3, 8, acc)
 print(acc.tolist())
 """
 

@@ -1,0 +1,182 @@
+"""UPDATE in vector code: a block of products, gradients, masters, and the weights that are delivered of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from insitu.arch import generator
+from insitu.sim import lanes, simd
+from insitu.sim import rows as row
+from insitu.sim.drains import Draw, Fit, Flat, Range, Scratch, Spans
+from insitu.sim.jit import kernel
+
+_start, _take, _round_row, _fit_row = lanes.start_states, row.take, row.round_row, row.fit_row
+_NARROW, _UPDATE = generator.NARROW_STREAM, generator.UPDATE_STREAM
+
+#: Masters and the weights delivered of them: (masters, weights or empty, pitch, columns, groups, tail, group pitch).
+Held = tuple[Flat, Flat, int, int, int, int, int]
+#: What an update does: (gradient's fit, m of the rate, rounding of the rate's product, masters' limits, weights' fit).
+Rule = tuple[Fit, int, row.By, Range, Fit]
+
+
+@kernel
+def update_rows(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    spans: Spans,
+    cols: int,
+    depth: int,
+    one: int,
+    turned: Flat,
+    acc: simd.Int32,
+    count: int,
+) -> None:
+    """The first `count` rows of UPDATE's accumulators; `turned` [rows, terms]: scratch for A with sums along rows.
+    `one`: the bias operand, 0 without a bias."""
+    terms, size, taps = turned.shape[1], acc.shape[1], spans[0].size - 1
+    for k in range(terms):
+        source = a[k * a_pitch : k * a_pitch + count]
+        for r in range(count):
+            turned[r, k] = source[r]
+    flat = acc.reshape(-1)
+    for tap in range(taps):
+        u, v = spans[1][spans[0][tap] : spans[0][tap + 1]], spans[2][spans[0][tap] : spans[0][tap + 1]]
+        simd.outer(turned.reshape(-1), terms, b, b_pitch, u, v, flat[tap * cols :], size, count, cols, depth)
+    if one:
+        for r in range(count):
+            total = np.int32(0)
+            if taps == 1:
+                for s in range(spans[1].size):
+                    for k in range(spans[1][s], spans[1][s] + depth):
+                        total = np.int32(total + np.int32(turned[r, k]))
+            else:
+                for k in range(terms):
+                    total = np.int32(total + np.int32(turned[r, k]))
+            acc[r, taps * cols] = np.int32(total * np.int32(one))
+
+
+@kernel
+def update(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    spans: Spans,
+    rows: int,
+    depth: int,
+    one: int,
+    turned: Flat,
+    acc: simd.Int32,
+    scratch: Scratch,
+    draw: Draw,
+    update_states: row.States,
+    lanes_at: simd.Offsets,
+    rule: Rule,
+    held: Held,
+) -> tuple[int, int]:
+    """UPDATE in vector code."""
+    _start_update(scratch, draw, update_states, lanes_at, rule)
+    master, weight, pitch, cols, groups, tail, group_pitch = held
+    block = acc.shape[0]
+    changed, seen = 0, 0
+    for first in range(0, rows, block):
+        count, at = min(block, rows - first), first * pitch
+        update_rows(
+            a[first:], a_pitch, b, b_pitch, spans, cols - (one > 0) * (groups == 1), depth, one, turned, acc, count
+        )
+        here = (master[at:], weight[at:], pitch, cols, groups, tail, group_pitch)
+        more, bits, _ = _update_block(acc, count, scratch, update_states, rule, here, False)
+        changed, seen = changed + more, seen | bits
+    return changed, seen
+
+
+@kernel
+def updating(
+    acc: Flat,
+    scratch: Scratch,
+    draw: Draw,
+    update_states: row.States,
+    lanes_at: simd.Offsets,
+    rule: Rule,
+    held: Held,
+    count_lost: bool,
+) -> tuple[int, int, int]:
+    """UPDATE from all its accumulators on: as `_update_block`."""
+    _start_update(scratch, draw, update_states, lanes_at, rule)
+    return _update_block(acc, acc.shape[0], scratch, update_states, rule, held, count_lost)
+
+
+@kernel
+def _start_update(scratch: Scratch, draw: Draw, update_states: row.States, lanes_at: simd.Offsets, rule: Rule) -> None:
+    """Generators of every column's lane: lanes_at [columns] is each column's place in a row's words."""
+    if rule[0][0][2]:
+        _start_at(draw, _NARROW, lanes_at, scratch[2])
+    if rule[2][2]:
+        _start_at(draw, _UPDATE, lanes_at, update_states)
+
+
+@kernel
+def _start_at(draw: Draw, stream: int, lanes_at: simd.Offsets, states: row.States) -> None:
+    whole = np.empty(lanes_at[-1] + 1, np.uint32)
+    _start(draw[0], stream, draw[1], whole, draw[2])
+    for c in range(lanes_at.size):
+        states[c] = whole[lanes_at[c]]
+
+
+@kernel
+def _update_block(
+    acc: Flat,
+    count: int,
+    scratch: Scratch,
+    update_states: row.States,
+    rule: Rule,
+    held: Held,
+    count_lost: bool,
+) -> tuple[int, int, int]:
+    """Accumulators -> gradient -> master -= round(lr * gradient); and, where there are weights, what the read port will
+    give of the new masters.
+
+    Returns as `drains.narrow_block`, and where `count_lost` the accumulators not zero whose gradient is.
+    """
+    (by, limits, wrap), lr_mul, update_by, master_limits, (weight_by, weight_limits, _) = rule
+    master, weight, pitch, cols, groups, tail, group_pitch = held
+    states = scratch[2]
+    x = scratch[0][: acc.shape[1]]
+    T = x.dtype.type
+    bottom, top, m = T(master_limits[0]), T(master_limits[1]), T(lr_mul)
+    changed, lost, seen = 0, 0, T(0)
+    for r in range(count):
+        source = acc[r]
+        seen |= _take(source, x)
+        _round_row(x, states, by, True)
+        changed += _fit_row(x, limits[0], limits[1], wrap)
+        if count_lost:
+            for c in range(x.size):
+                lost += (x[c] == 0) & (source[c] != 0)
+        for c in range(x.size):
+            x[c] = T(m * x[c])
+        _round_row(x, update_states, update_by, True)
+        for g in range(groups + (tail > 0)):
+            width = cols if g < groups else tail
+            part = x[g * cols : g * cols + width]
+            target = master[r * pitch + g * group_pitch : r * pitch + g * group_pitch + width]
+            beyond = T(0)
+            for c in range(width):
+                v = T(T(target[c]) - part[c])
+                q = min(max(v, bottom), top)
+                beyond = T(beyond + T(q != v))
+                part[c] = q
+                target[c] = q
+            changed += int(beyond)
+        if weight.size:
+            _round_row(x, states, weight_by, False)
+            _fit_row(x, weight_limits[0], weight_limits[1], 0)
+            for g in range(groups + (tail > 0)):
+                width = cols if g < groups else tail
+                part = x[g * cols : g * cols + width]
+                delivered = weight[r * pitch + g * group_pitch : r * pitch + g * group_pitch + width]
+                for c in range(width):
+                    delivered[c] = part[c]
+    return changed, np.int64(seen), lost  # type: ignore[return-value]

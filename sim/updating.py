@@ -1,0 +1,127 @@
+"""UPDATE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from insitu.arch.isa import Instruction
+from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp
+from insitu.sim import updates
+from insitu.sim.draining import INT32_ROOM, NOTHING
+from insitu.sim.drains import Fit, Scratch
+from insitu.sim.machine import Machine
+from insitu.sim.memory import Values
+from insitu.sim.products import Product, beside
+from insitu.sim.rows import By, constants
+from insitu.sim.statistics import Statistics
+from insitu.sim.stream import BeatStream
+
+_NO_FIT: Fit = (constants(Rounding.FLOOR, 0), (0, 0), 0)
+#: Rows of accumulators that an update takes at once: one tile of the product.
+_ROWS = 12
+
+
+class Update(Product):
+    """D[r,(t,c)] -= lr * sum over pixels and k of A[q,r] B[p,c]."""
+
+    def __init__(self, machine: Machine, instruction: Instruction) -> None:
+        super().__init__(machine, instruction)
+        half = 1 << (instruction.master_width - 1)
+        self.master_limits = -half, half - 1
+        self.b = machine.place(instruction.b)
+        self.update_states = np.zeros(self.padded, np.uint32)
+        self.elements = self.spans(instruction.depth, instruction.depth * self.b.pitch)
+        self.terms = instruction.window.out_pixels * instruction.depth
+
+    @property
+    def block(self) -> int:
+        return min(self.instruction.rows, _ROWS)
+
+    @cached_property
+    def turned(self) -> Values:
+        """Scratch for a block of rows of A turned so that its sums run along them: [block, terms]."""
+        return np.empty((self.block, self.terms), dtype=np.int16)
+
+    def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
+        machine, i, a, b, d = self.machine, self.instruction, self.a, self.b, self.d
+        machine.commit(i)
+        source = machine.scales[i.sa][0] + machine.scales[i.sb][0]
+        blockwise = self.blockwise(statistics)
+        if not blockwise:
+            self.product()
+            if i.exact:
+                self.set_exact(source)
+        fit = self.fit(source)
+        rate_shift = machine.scales[i.sm][0] - machine.scales[i.sd][0] + i.lr_shift
+        update_by = constants(i.update_rounding, clamp(rate_shift, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX))
+        mine, met = machine.readers(d.matrix)
+        weights, weight_fit = (mine.kept, mine.fit) if mine else (NOTHING, _NO_FIT)
+        rule = fit, i.lr_mul, update_by, self.master_limits, weight_fit
+        m = d.matrix
+        held = d.flat, weights, d.pitch, m.cols, m.groups, m.tail, d.group_pitch
+        scratch, draw = self.update_scratch(fit[0], update_by), self.draw()
+        if blockwise:
+            one = machine.bias_operand(i, i.sb) if i.bias else 0
+            changed, seen = updates.update(
+                a.flat,
+                a.pitch,
+                b.flat,
+                b.pitch,
+                self.elements,
+                i.rows,
+                i.depth,
+                one,
+                self.turned,
+                self.few,
+                scratch,
+                draw,
+                self.update_states,
+                d.columns,
+                rule,
+                held,
+            )
+        else:
+            before = d.read() if statistics is not None else None
+            changed, seen, lost = updates.updating(
+                self.accumulators, scratch, draw, self.update_states, d.columns, rule, held, statistics is not None
+            )
+        machine.saturated += changed
+        machine.measured(i, source, seen)
+        for others in met:
+            others.expire()
+        if mine:
+            mine.renew()
+        if statistics is not None:
+            acc = self.accumulators[:, : self.cols].astype(np.int64)
+            stalled = int(np.count_nonzero((acc != 0) & (d.read() == before)))
+            statistics.add(m, acc, source, saturated=changed, underflowed=lost, stalled=stalled)
+
+    def update_scratch(self, by: By, update_by: By) -> Scratch:
+        """Scratch whose values are int32 where that has room for the gradient's intermediates and the master's."""
+        i = self.instruction
+        room = (
+            (i.lr_mul << (i.width - 1) << update_by[0]) < INT32_ROOM
+            and update_by[1] < 30
+            and self.machine.core.master_bits <= 30
+        )
+        return self.scratch(by) if room else self.wide_scratch
+
+    def parts(self) -> Iterator[tuple[Values, Values, Values]]:
+        machine, i, depth = self.machine, self.instruction, self.instruction.depth
+        dy, x = self.a.view, self.b.view
+        cols, taps = x.shape[1], i.window.taps
+        for t, (first, last) in enumerate(pairwise(self.segments.first)):
+            span = slice(first, last)
+            a = [dy[q * depth : (q + 1) * depth].T for q in self.segments.a[span]]
+            b = [x[p * depth : (p + 1) * depth].T for p in self.segments.b[span]]
+            where = self.accumulators[:, t * cols : (t + 1) * cols]
+            yield where, beside(a, i.rows), beside(b, cols).T
+        if i.bias:
+            # With one tap the bias rides along with its columns; with several it has all pixels to itself.
+            left = beside(a, i.rows) if taps == 1 else dy.T
+            one = np.full((left.shape[1], 1), machine.bias_operand(i, i.sb))
+            yield self.accumulators[:, taps * cols : taps * cols + 1], left, one
