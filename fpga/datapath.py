@@ -18,6 +18,7 @@ from insitu.fpga.array import MacArray
 from insitu.fpga.common import FieldsLayout, copies, delay, register
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
+from insitu.fpga.geometry import GeometryLayout
 from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
@@ -64,10 +65,13 @@ class Datapath(wiring.Component):
         self.params = params
         n = params.n
         self.memories = {k: BankedMemory(n, params.depth(k), params.word_bits(k)) for k in Memory}
+        #: Of an address in any memory.
+        self.bits = max(address_bits(params.depth(k)) for k in Memory)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
         super().__init__(
             {
                 "fields": In(FieldsLayout),
+                "geometry": In(GeometryLayout(n, self.bits)),
                 "narrow_shift": In(signed(7)),
                 "update_shift": In(signed(7)),
                 "loss_shift": In(6),
@@ -97,7 +101,7 @@ class Datapath(wiring.Component):
         m = Module()
         params, n, f = self.params, self.params.n, self.fields
         log = n.bit_length() - 1
-        bits = max(address_bits(params.depth(k)) for k in Memory)
+        bits, shape = self.bits, self.geometry.matrix
         is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
@@ -129,6 +133,7 @@ class Datapath(wiring.Component):
         m.d.comb += [
             issue.start.eq(self.launch & product),
             issue.fields.eq(f),
+            issue.shape.eq(shape),
             walk.start.eq(self.launch & loss_op),
             walk.fields.eq(f),
             reader.base.eq(read_base),
@@ -139,11 +144,14 @@ class Datapath(wiring.Component):
             writer.pitch.eq(f.d_pitch),
             writer.by_rows.eq(loss_op | load),
             beats.start.eq(self.launch & (load | store)),
+            beats.shape.eq(shape),
+            reader.singly.eq(store),
+            pop.singly.eq(loss_op),
+            writer.singly.eq(loss_op | load),
             self.work.eq(issue.work),
         ]
         for walker in (reader, pop, writer):
-            m.d.comb += [walker.start.eq(self.launch), walker.rows.eq(f.rows), walker.cols.eq(f.cols)]
-        m.d.comb += [beats.rows.eq(f.rows), beats.cols.eq(f.cols)]
+            m.d.comb += [walker.start.eq(self.launch), walker.shape.eq(shape)]
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
         step = issue.step
@@ -189,6 +197,7 @@ class Datapath(wiring.Component):
         m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
         m.d.comb += [
             operands.fields.eq(f),
+            operands.shape.eq(shape),
             operands.bias.eq(self.bias),
             operands.start.eq(self.launch),
             operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
 from insitu.fpga.common import FieldsLayout, register
-from insitu.fpga.tiles import TileCounter
+from insitu.fpga.tiles import ShapeLayout, TileCounter
 
 
 class StepLayout(data.StructLayout):
@@ -46,6 +46,7 @@ class Issue(wiring.Component):
             {
                 "start": In(1),
                 "fields": In(FieldsLayout),
+                "shape": In(ShapeLayout()),
                 "step": Out(StepLayout(n, bits)),
                 "work": Out(range(n * n + 1)),
             }
@@ -81,8 +82,7 @@ class Issue(wiring.Component):
             a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + a_stride)),
             b_next.eq(Mux(tiles.bottom, b_tile + b_stride, b_tile)),
             tiles.start.eq(self.start),
-            tiles.rows.eq(f.rows),
-            tiles.cols.eq(f.cols),
+            tiles.shape.eq(self.shape),
             tiles.step.eq(ends),
         ]
         with m.If(ends):

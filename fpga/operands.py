@@ -15,7 +15,7 @@ from insitu.arch.params import CoreParams
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.rotate import Rotator
-from insitu.fpga.tiles import TileCounter
+from insitu.fpga.tiles import ShapeLayout, TileCounter
 from insitu.fpga.weights import WeightPort, drive_weights
 
 
@@ -42,6 +42,7 @@ class Operands(wiring.Component):
         super().__init__(
             {
                 "fields": In(FieldsLayout),
+                "shape": In(ShapeLayout()),
                 "bias": In(params.activation_bits),
                 "start": In(1),
                 "valid": In(1),
@@ -98,8 +99,7 @@ class Operands(wiring.Component):
         m.submodules.tiles = tiles = TileCounter(n)
         m.d.comb += [
             tiles.start.eq(self.start),
-            tiles.rows.eq(f.rows),
-            tiles.cols.eq(f.cols),
+            tiles.shape.eq(self.shape),
             tiles.step.eq(last[-2]),
             self.o_valid.eq(valid[-1]),
             self.o_last.eq(last[-1]),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.fpga.common import register
@@ -56,13 +56,77 @@ class Extent(wiring.Component):
         return m
 
 
-class TileCounter(wiring.Component):
-    """The tiles of a rows x cols matrix, columns of tiles outermost.
+class ShapeLayout(data.StructLayout):
+    """A matrix as it is walked: rows, those of one pixel, `pixels` times; columns in `groups` groups of `cols`, then
+    one of a single column where there is a `tail`. All but `tail` are 1 or more."""
 
-    rows, cols: from Extent.SETTLE cycles before `start` on. start: at the first tile from the next cycle on. step: go
-    to the next tile; after the last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with
-    a valid row, column. bottom: the last of its column of tiles. final_col: lane of the matrix's last column where this
-    tile has it.
+    def __init__(self) -> None:
+        super().__init__({"rows": 16, "pixels": 16, "cols": 16, "groups": 16, "tail": 1})
+
+
+class Loop:
+    """A loop of `count` rounds in a module: how many are left, and whether this is the last, which is a register for
+    speed. count: static, 1 or more, from Loop.SETTLE cycles before the first round on. single: it is 1, if known."""
+
+    SETTLE = 1
+
+    def __init__(self, m: Module, count: Value, name: str, single: Value | None = None) -> None:
+        self._count, self._left = count, register(len(count), name=f"{name}_left")
+        self.last = register(name=f"{name}_last")
+        if single is None:
+            single = register(name=f"{name}_single")
+            m.d.sync += single.eq(count == 1)
+        self._single = single
+
+    def first(self) -> list[Any]:
+        """Begin."""
+        return [self._left.eq(self._count), self.last.eq(self._single)]
+
+    def next(self) -> list[Any]:
+        """Go to the next round, which there is."""
+        return [self._left.eq(self._left - 1), self.last.eq(self._left == 2)]
+
+
+class Columns:
+    """The columns of tiles of a shape in a module: groups outermost, then a group's blocks of columns; the tail last."""
+
+    def __init__(self, m: Module, n: int, shape: Any) -> None:
+        m.submodules.cols = self.extent = Extent(n)
+        m.d.comb += self.extent.size.eq(shape.cols)
+        self._n, self._shape = n, shape
+        self._block = Loop(m, self.extent.blocks, "block", self.extent.single)
+        self._group = Loop(m, shape.groups, "group")
+        self._in_tail = register(name="in_tail")
+        #: This is the last column of tiles.
+        self.last = self._block.last & self._group.last & (self._in_tail | ~shape.tail)
+        #: Its lanes, how many, and that of the last column of all where this is it.
+        ragged = self._block.last
+        self.lanes = Mux(self._in_tail, 1, self.extent.lanes | ~ragged.replicate(n))
+        self.count = Mux(self._in_tail, 1, Mux(ragged, self.extent.count, n))
+        self.final = Mux(self._in_tail, 1, self.extent.final & (ragged & ~shape.tail).replicate(n))
+
+    def first(self) -> list[Any]:
+        """Begin."""
+        return [*self._block.first(), *self._group.first(), self._in_tail.eq(0)]
+
+    def step(self, m: Module) -> None:
+        """Go to the next column of tiles; from the last to the first."""
+        with m.If(~self._block.last):
+            m.d.sync += self._block.next()
+        with m.Elif(~self._group.last):
+            m.d.sync += [*self._block.first(), *self._group.next()]
+        with m.Elif(self._shape.tail & ~self._in_tail):
+            m.d.sync += self._in_tail.eq(1)
+        with m.Else():
+            m.d.sync += self.first()
+
+
+class TileCounter(wiring.Component):
+    """The tiles of a matrix, columns of tiles outermost, each down all pixels; a tile has rows of one pixel only.
+
+    shape: from Extent.SETTLE cycles before `start` on. start: at the first tile from the next cycle on. step: go to the
+    next tile; after the last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a
+    valid row, column. cols_valid: of those, columns. final_col: lane of the matrix's last column where this tile has it.
     """
 
     def __init__(self, n: int) -> None:
@@ -70,8 +134,7 @@ class TileCounter(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "rows": In(16),
-                "cols": In(16),
+                "shape": In(ShapeLayout()),
                 "step": In(1),
                 "count": Out(range(n + 1)),
                 "row_lanes": Out(n),
@@ -87,26 +150,28 @@ class TileCounter(wiring.Component):
         m = Module()
         n = self.n
         m.submodules.rows = rows = Extent(n)
-        m.submodules.cols = cols = Extent(n)
-        m.d.comb += [rows.size.eq(self.rows), cols.size.eq(self.cols)]
-        # Tiles left in this column and columns left, and whether those are the last, which is a register for speed.
-        down, bottom, across, right = register(len(rows.blocks)), register(), register(len(cols.blocks)), register()
-        m.d.comb += self.bottom.eq(bottom)
-        with m.If(self.start | (self.step & bottom)):
-            m.d.sync += [down.eq(rows.blocks), bottom.eq(rows.single)]
-        with m.Elif(self.step):
-            m.d.sync += [down.eq(down - 1), bottom.eq(down == 2)]
+        m.d.comb += rows.size.eq(self.shape.rows)
+        down, pixel = Loop(m, rows.blocks, "down", rows.single), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, n, self.shape)
         with m.If(self.start):
-            m.d.sync += [across.eq(cols.blocks), right.eq(cols.single)]
-        with m.Elif(self.step & bottom):
-            m.d.sync += [across.eq(across - 1), right.eq(across == 2)]
+            m.d.sync += [*down.first(), *pixel.first(), *columns.first()]
+        with m.Elif(self.step & ~down.last):
+            m.d.sync += down.next()
+        with m.Elif(self.step):
+            m.d.sync += down.first()
+            with m.If(~pixel.last):
+                m.d.sync += pixel.next()
+            with m.Else():
+                m.d.sync += pixel.first()
+                columns.step(m)
         m.d.comb += [
-            self.last.eq(self.bottom & right),
-            self.count.eq(Mux(self.bottom, rows.count, n)),
-            self.cols_valid.eq(Mux(right, cols.count, n)),
-            self.row_lanes.eq(rows.lanes | ~self.bottom.replicate(n)),
-            self.col_lanes.eq(cols.lanes | ~right.replicate(n)),
-            self.final_col.eq(cols.final & right.replicate(n)),
+            self.bottom.eq(down.last & pixel.last),
+            self.last.eq(self.bottom & columns.last),
+            self.count.eq(Mux(down.last, rows.count, n)),
+            self.row_lanes.eq(rows.lanes | ~down.last.replicate(n)),
+            self.cols_valid.eq(columns.count),
+            self.col_lanes.eq(columns.lanes),
+            self.final_col.eq(columns.final),
         ]
         return m
 
@@ -114,10 +179,11 @@ class TileCounter(wiring.Component):
 class RowWalker(wiring.Component):
     """The rows of N lanes that a pass drains, or that a stream carries, with their addresses.
 
-    base, pitch, rows, cols, by_rows: from Extent.SETTLE cycles before `start` on, static. start: begin. go: the next
-    tile's rows follow, one a cycle from the next cycle on; with `by_rows`, the next block of a row, row by row. A go
-    while a tile's rows still come must coincide with its last. valid: there is a row; address: of its block; row: its
-    number modulo N; col_lanes: its valid lanes; last: of the matrix.
+    base, pitch, shape, by_rows, singly: from Extent.SETTLE cycles before `start` on, static. start: begin. go: the next
+    tile's rows follow, one a cycle from the next cycle on; `singly`, one row of a tile of one; with `by_rows`, which is
+    also singly, the next block of a row, row by row. A go while a tile's rows still come must coincide with its last.
+    valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes; last: of the
+    matrix.
     """
 
     def __init__(self, n: int, bits: int) -> None:
@@ -127,9 +193,9 @@ class RowWalker(wiring.Component):
                 "start": In(1),
                 "base": In(bits),
                 "pitch": In(12),
-                "rows": In(16),
-                "cols": In(16),
+                "shape": In(ShapeLayout()),
                 "by_rows": In(1),
+                "singly": In(1),
                 "go": In(1),
                 "valid": Out(1),
                 "address": Out(bits),
@@ -142,48 +208,42 @@ class RowWalker(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, by_rows = self.n, self.by_rows
-        m.submodules.extent = extent = Extent(n)
-        m.d.comb += extent.size.eq(self.cols)
-        single_row = register()
-        m.d.sync += single_row.eq(self.rows == 1)
-        # Rows and columns of tiles left, and whether those are the last, which are registers for speed.
-        rows_left, last_row, cols_left, last_col = register(16), register(), register(len(extent.blocks)), register()
-        address, row = register(self.bits), register(n.bit_length() - 1)
+        log = n.bit_length() - 1
+        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, n, self.shape)
+        address, row, in_tile = register(self.bits), register(log), register(log)
+        last_row = sample.last & pixel.last
         m.d.comb += [
             self.address.eq(address),
             self.row.eq(row),
-            self.last.eq(last_row & last_col),
-            self.col_lanes.eq(extent.lanes | ~last_col.replicate(n)),
+            self.last.eq(last_row & columns.last),
+            self.col_lanes.eq(columns.lanes),
         ]
 
         # The next row is one pitch, or one block, beyond this one or beyond where the column or row began.
         origin, following, jump = register(self.bits), Signal(self.bits), Signal()
         m.d.comb += [
-            jump.eq(Mux(by_rows, last_col, last_row)),
+            jump.eq(Mux(by_rows, columns.last, last_row)),
             following.eq(Mux(jump, origin, address) + Mux(jump == by_rows, self.pitch, 1)),
         ]
-        m.d.sync += self.valid.eq(self.go | (self.valid & ~by_rows & ~(last_row | (row == n - 1))))
+        more = ~self.singly & ~(sample.last | (in_tile == n - 1))
+        m.d.sync += self.valid.eq(self.go | (self.valid & more))
         with m.If(self.valid):
             m.d.sync += address.eq(following)
             with m.If(jump):
                 m.d.sync += origin.eq(following)
-            with m.If(~by_rows & last_row):
-                m.d.sync += [rows_left.eq(self.rows), last_row.eq(single_row), row.eq(0)]
-            with m.Elif(~by_rows | last_col):
-                m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2), row.eq(row + 1)]
-            with m.If(by_rows & last_col):
-                m.d.sync += [cols_left.eq(extent.blocks), last_col.eq(extent.single)]
-            with m.Elif(by_rows | last_row):
-                m.d.sync += [cols_left.eq(cols_left - 1), last_col.eq(cols_left == 2)]
+            with m.If(~by_rows | columns.last):
+                with m.If(~sample.last):
+                    m.d.sync += [*sample.next(), row.eq(row + 1), in_tile.eq(in_tile + 1)]
+                with m.Else():
+                    m.d.sync += [*sample.first(), in_tile.eq(0)]
+                    with m.If(~pixel.last):
+                        m.d.sync += [*pixel.next(), row.eq(row + 1)]
+                    with m.Else():
+                        m.d.sync += [*pixel.first(), row.eq(0)]
+            with m.If(by_rows | last_row):
+                columns.step(m)
         with m.If(self.start):
-            m.d.sync += [
-                self.valid.eq(0),
-                address.eq(self.base),
-                origin.eq(self.base),
-                row.eq(0),
-                rows_left.eq(self.rows),
-                last_row.eq(single_row),
-                cols_left.eq(extent.blocks),
-                last_col.eq(extent.single),
-            ]
+            m.d.sync += [self.valid.eq(0), address.eq(self.base), origin.eq(self.base), row.eq(0), in_tile.eq(0)]
+            m.d.sync += [*sample.first(), *pixel.first(), *columns.first()]
         return m

@@ -16,6 +16,7 @@ from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.rotate import Rotator
+from insitu.fpga.tiles import Columns, Loop, ShapeLayout
 
 #: From a row's lanes to its words at the memories: a register, to banks, less the decrement, fit.
 WRITE_LATENCY = 1 + Rotator.LATENCY + 1 + Fit.LATENCY
@@ -31,22 +32,27 @@ class BeatLayout(data.StructLayout):
 
 
 class BeatCounter(wiring.Component):
-    """The beats of LOAD and STORE. start: takes rows and cols; more: until `step` was set once a beat."""
+    """The beats of LOAD and STORE. shape: from Extent.SETTLE cycles before `start` on. more: from the cycle after
+    `start` on until `step` was set once a beat."""
 
     def __init__(self, n: int) -> None:
         self.n = n
-        super().__init__({"start": In(1), "rows": In(16), "cols": In(16), "step": In(1), "more": Out(1)})
+        super().__init__({"start": In(1), "shape": In(ShapeLayout()), "step": In(1), "more": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        rows, cols = register(16), register(16)
-        last_col = cols <= self.n
+        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, self.n, self.shape)
         with m.If(self.start):
-            m.d.sync += [rows.eq(self.rows), cols.eq(self.cols), self.more.eq(1)]
+            m.d.sync += [*sample.first(), *pixel.first(), *columns.first(), self.more.eq(1)]
         with m.Elif(self.step):
-            m.d.sync += cols.eq(Mux(last_col, self.cols, cols - self.n))
-            with m.If(last_col):
-                m.d.sync += [rows.eq(rows - 1), self.more.eq(rows != 1)]
+            columns.step(m)
+            with m.If(columns.last):
+                m.d.sync += self.more.eq(~(sample.last & pixel.last))
+                with m.If(~sample.last):
+                    m.d.sync += sample.next()
+                with m.Else():
+                    m.d.sync += [*sample.first(), *pixel.next()]
         return m
 
 
