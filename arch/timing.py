@@ -4,7 +4,7 @@ An instruction is fetched, set up, run and drained before the next is fetched; i
 overlaps the next. Tiles go down a column of tiles, then to the next column. With K_t the steps of tile t and D_t its
 valid rows (what its drain takes), a pass of T tiles takes
 
-    FETCH + SETUP + N + seeding + K_0 + sum over t >= 1 of max(K_t, D_(t-1)) + pipeline + D_(T-1)
+    FETCH + setup + seeding + K_0 + sum over t >= 1 of max(K_t, D_(t-1)) + pipeline + D_(T-1)
 
 where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these
 constants are sums of, and refuse to be built where they differ.
@@ -25,8 +25,9 @@ from insitu.arch.loss import PROBABILITY_BITS
 
 #: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
 FETCH = WORDS + 12
-#: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
-SETUP = 1
+#: The strides of a window and the first places of its walk are found in so many cycles. In N of them the multiples of
+#: the pitches for the column addresses are made, one bank a cycle, and one is to start.
+SETUP = 16
 #: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, read,
 #: words, five to round, two to rotate, operand, product, sum.
 ISSUE_TO_ACCUMULATOR = 14
@@ -53,7 +54,7 @@ LOSS_READS = 2
 
 def setup(n: int) -> int:
     """Cycles between decoding and the first step."""
-    return SETUP + n
+    return max(SETUP, n + 1)
 
 
 def seeding(instruction: Instruction, n: int) -> int:
@@ -133,7 +134,8 @@ class Tiles:
 def tiles(instruction: Instruction, n: int) -> Tiles:
     """Columns of tiles outermost: for FORWARD and BACKWARD blocks of columns, then pixels, then rows of a pixel; for
     UPDATE taps, then blocks of a tap's columns, the bias of several taps last, then rows. What a pixel or a tap does
-    not meet is left out; an empty sum takes a step."""
+    not meet is left out; an empty sum takes a step. Where the bias is one of the only tap's columns (FORWARD), its
+    steps are taken to the last, with zeros where the tap does not meet."""
     i, w = instruction, instruction.window
     rows = _parts(i.rows, n)
     if i.opcode is Opcode.UPDATE:
@@ -151,7 +153,8 @@ def tiles(instruction: Instruction, n: int) -> Tiles:
     met = ((w.reads if i.opcode is Opcode.FORWARD else w.writes) >= 0).sum(axis=1)
     bias = i.bias if i.opcode is Opcode.FORWARD else 0
     cols = _parts(i.cols, n)
-    steps = np.repeat(np.maximum(1, met * (i.depth - bias) + bias), len(rows))
+    terms = met * (i.depth - bias) + bias if w.taps > 1 or not bias else np.full_like(met, i.depth)
+    steps = np.repeat(np.maximum(1, terms), len(rows))
     return Tiles(
         steps=np.tile(steps, len(cols)),
         rows=np.tile(rows, len(cols) * len(met)),

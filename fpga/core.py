@@ -98,6 +98,7 @@ class Core(wiring.Component):
             datapath.seed.eq(registers.seed),
             datapath.begin.eq(sequencer.begin),
             datapath.build.eq(sequencer.build),
+            datapath.locate.eq(sequencer.locate),
             datapath.seed_start.eq(sequencer.seed_start),
             datapath.launch.eq(sequencer.launch),
             datapath.beat_valid.eq(self.i_stream.valid & sequencer.running),

@@ -29,6 +29,7 @@ from insitu.fpga.shift import ShiftControl
 from insitu.fpga.tiles import RowWalker
 from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
 from insitu.fpga.weights import WeightPort
+from insitu.fpga.window import WindowWalker
 
 #: From a walker's address to its words: the request's register, the memory.
 RAW = 1 + BankedMemory.READ_LATENCY
@@ -55,10 +56,10 @@ assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - tim
 class Datapath(wiring.Component):
     """Everything an instruction moves. All static controls derive from `fields` and the exponents.
 
-    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction
-    runs from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`.
-    beat: out, to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A
-    reset at any time leaves it idle, memories as they are.
+    build: the tables of the column addresses, N cycles. locate: `geometry` is complete, the window's walk begins.
+    seed_start: the lanes' generators. launch: the instruction runs from the next cycle on; finish: in its last one.
+    beat_in: a beat, taken where `beat_valid` and `beat_ready`. beat: out, to a queue of SLOTS that says `taken`;
+    out_done: the display is empty or being emptied of a beat. A reset at any time leaves it idle, memories as they are.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -80,6 +81,7 @@ class Datapath(wiring.Component):
                 "seed": In(32),
                 "begin": In(1),
                 "build": In(1),
+                "locate": In(1),
                 "seed_start": In(1),
                 "launch": In(1),
                 "finish": Out(1),
@@ -124,6 +126,7 @@ class Datapath(wiring.Component):
             read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
         ]
 
+        m.submodules.window = window = WindowWalker(n, bits)
         m.submodules.issue = self.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
         m.submodules.reader = reader = RowWalker(n, bits)
@@ -134,6 +137,13 @@ class Datapath(wiring.Component):
             issue.start.eq(self.launch & product),
             issue.fields.eq(f),
             issue.shape.eq(shape),
+            issue.span.eq(self.geometry.span),
+            issue.segment.eq(window.segment),
+            issue.valid.eq(window.valid),
+            window.take.eq(issue.take),
+            window.fields.eq(f),
+            window.geometry.eq(self.geometry),
+            window.start.eq(self.locate & product),
             walk.start.eq(self.launch & loss_op),
             walk.fields.eq(f),
             reader.base.eq(read_base),
@@ -163,34 +173,43 @@ class Datapath(wiring.Component):
         reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
         reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
 
-        def request(memory: Memory, *sources: tuple[Any, Any, Any, Any]) -> None:
-            """The one source that an instruction has for a memory: (when, address, column, restart)."""
+        def request(memory: Memory, column: Any, turn: Any, *sources: tuple[Any, Any]) -> None:
+            """The one source that an instruction has for a memory: (when, address); whether it reads columns, and
+            where then they are turned."""
             read, name = banks[memory].read, memory.name.lower()
             place = register(len(read.address), name=f"{name}_place")
-            by_column, first = register(name=f"{name}_by_column"), register(name=f"{name}_first")
-            m.d.comb += [read.address.eq(place), read.column.eq(by_column), read.restart.eq(first)]
-            m.d.sync += read.enable.eq(Cat(source[0] for source in sources).any())
-            for active, address, column, restart in sources:
+            near, far = register(n, name=f"{name}_near"), register(n, name=f"{name}_far")
+            m.d.comb += [read.address.eq(place), read.near.eq(near), read.far.eq(far)]
+            for k in range(n):
+                m.d.sync += [near[k].eq(column & (turn <= k)), far[k].eq(column & (turn > k))]
+            m.d.sync += read.enable.eq(Cat(active for active, _ in sources).any())
+            for active, address in sources:
                 with m.If(active):
-                    m.d.sync += [place.eq(address), by_column.eq(column), first.eq(restart)]
+                    m.d.sync += place.eq(address)
 
         request(
             Memory.ACT,
-            (late_valid & forward, late.a, 1, late.restart),
-            (late_valid & update, late.b, 0, 0),
-            (walk.read, walk.a, 0, 0),
-            (reads_of[Memory.ACT], reader.address, 0, 0),
+            late_valid & forward,
+            late.a.turn,
+            (late_valid & forward, late.a.address),
+            (late_valid & update, late.b.address),
+            (walk.read, walk.a),
+            (reads_of[Memory.ACT], reader.address),
         )
         request(
             Memory.ERR,
-            (late_valid & ~forward, late.a, backward, late.restart),
-            (walk.read, walk.b, 0, 0),
-            (reads_of[Memory.ERR], reader.address, 0, 0),
+            late_valid & backward,
+            late.a.turn,
+            (late_valid & ~forward, late.a.address),
+            (walk.read, walk.b),
+            (reads_of[Memory.ERR], reader.address),
         )
         request(
             Memory.WGT,
-            (step.valid & weights_read, step.b, forward, step.restart),
-            (reads_of[Memory.WGT], reader.address, 0, 0),
+            step.valid & forward,
+            step.b.turn,
+            (step.valid & weights_read, step.b.address),
+            (reads_of[Memory.WGT], reader.address),
         )
 
         m.submodules.operands = operands = Operands(params)
@@ -202,7 +221,9 @@ class Datapath(wiring.Component):
             operands.start.eq(self.launch),
             operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
-            operands.turn.eq(delay(m, step.turn, RAW, "turn", data=True)[-1]),
+            operands.zero.eq(delay(m, step.zero, RAW, "zero", data=True)[-1]),
+            operands.a_turn.eq(delay(m, step.a.turn, RAW, "a_turn", data=True)[-1]),
+            operands.b_turn.eq(delay(m, step.b.turn, RAW, "b_turn", data=True)[-1]),
             operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
             operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row", data=True)[-1]),
             operands.act_words.eq(act.o),

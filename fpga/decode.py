@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Role
-from insitu.arch.isa import FIELDS, USED, WINDOW_FIELDS, WORDS, Opcode
+from insitu.arch.isa import FIELDS, USED, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga.common import FieldsLayout
@@ -28,11 +28,10 @@ _CODES = [int(code) for code in Opcode if code not in (Opcode.POOL, Opcode.UNPOO
 
 def fields(opcode: Opcode) -> tuple[str, ...]:
     """Fields that this core reads of an opcode, none where it does not have it: it stops at a word that has others.
-    `exact` is the emulator's alone; windows of passes are not built yet."""
+    `exact` is the emulator's alone; POOL and UNPOOL are not built yet."""
     if opcode not in _CODES:
         return ()
-    absent = {"exact", *(() if opcode in (Opcode.LOAD, Opcode.STORE) else WINDOW_FIELDS)}
-    return ("opcode", *(name for name in USED[opcode] if name not in absent))
+    return ("opcode", *(name for name in USED[opcode] if name != "exact"))
 
 
 def allowed(opcode: int, word: int) -> int:

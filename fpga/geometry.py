@@ -88,7 +88,7 @@ class GeometryLayout(data.StructLayout):
 class Geometry(wiring.Component):
     """Sizes and strides of an instruction, and whether its operands lie inside their memories.
 
-    first: in the next cycle the fields of FIRST_WORD are there, and those of the window's words WINDOW_WORDS later; from
+    first: in the next cycle the fields of FIRST_WORD are there, those of the window's words WINDOW_WORDS later; from
     then on they are static. `misplaced` is valid VERDICT cycles after that next cycle, `o` SETTLE cycles after it, its
     matrix and span before the verdict. clear: forget what was begun, and `misplaced`. misplaced: an operand ends beyond
     its memory, or its rows overlap. One multiplier.
@@ -302,13 +302,7 @@ class Geometry(wiring.Component):
         # Beside the multiplier: operands; words of a row or group; the end less the product; the end.
         depths = Array([*(Const(params.depth(k), SIZE_BITS) for k in Memory), Const(0, SIZE_BITS)])
         used_1, cols_1, weights_1, base_1, pitch_1 = register(), register(16), register(), register(20), register(12)
-        used_2, blocks, weights_2, below, overlap = (
-            register(),
-            register(17),
-            register(),
-            register(signed(22)),
-            register(),
-        )
+        used_2, blocks, weights_2, below = register(), register(17), register(), register(signed(22))
         used_3, above, overlaps, used_4 = register(), register(signed(24)), register(), register()
         pitch_2, limit = register(12), [register(SIZE_BITS, name=f"limit_{k}") for k in range(4)]
         extent, far, wrong = register(SIZE_BITS + 16), register(signed(SIZE_BITS + 18)), register()

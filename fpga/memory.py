@@ -16,21 +16,22 @@ def address_bits(depth: int) -> int:
     return max(1, (depth - 1).bit_length())
 
 
-def read_request(bits: int) -> wiring.Signature:
+def read_request(n: int, bits: int) -> wiring.Signature:
     """A read of N elements.
 
-    address: of a row's block; of a column's element in the first row of a tile. column: N rows of one column instead of
-    N columns of one row. restart: this is column 0; columns after it come in order, one a request.
+    enable: words are asked for; the banks read at all times. address: of a row's block; of a column's element, less the pitch times `turn`, its first row plus its column modulo
+    N. near, far: none for N columns of one row; for N rows of one column, far for the banks below `turn`, near for the
+    others.
     """
-    return wiring.Signature({"enable": Out(1), "address": Out(bits), "column": Out(1), "restart": Out(1)})
+    return wiring.Signature({"enable": Out(1), "address": Out(bits), "near": Out(n), "far": Out(n)})
 
 
 class BankedMemory(wiring.Component):
     """N banks of `depth` words, one read port and one write port each (arch/layout.py has the layout).
 
     read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
-    row i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made
-    in the N cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable`
+    the row (k - turn) mod N below its first: k pitches above `address`, or N more where k < turn. Both multiples of
+    the pitch lie in tables, made in the N cycles that `build` is held. write: a row's block, the banks `enable`
     names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No back pressure.
     Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every bank's ports
     have registers of their own straight before and after them: a block RAM takes most of a cycle.
@@ -46,7 +47,7 @@ class BankedMemory(wiring.Component):
         self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}) for _ in range(n)]
         super().__init__(
             {
-                "read": In(read_request(self.bits)),
+                "read": In(read_request(n, self.bits)),
                 "build": In(1),
                 "pitch": In(12),
                 "o": Out(lanes(signed(width), n)),
@@ -63,19 +64,22 @@ class BankedMemory(wiring.Component):
         n, read = self.n, self.read
 
         multiple = Signal(self.bits)
-        table = [register(self.bits, name=f"table_{i}") for i in range(n)]
-        ring = [register(self.bits, name=f"ring_{i}") for i in range(n)]
+        near = [register(self.bits, name=f"near_{i}") for i in range(n)]
+        far = [register(self.bits, name=f"far_{i}") for i in range(n)]
         with m.If(self.build):
             m.d.sync += multiple.eq(multiple + self.pitch)
-            m.d.sync += [table[i].eq(table[i + 1] if i + 1 < n else multiple) for i in range(n)]
+            m.d.sync += [near[i].eq(near[i + 1] if i + 1 < n else multiple) for i in range(n)]
+            m.d.sync += [
+                far[i].eq(far[i + 1] if i + 1 < n else multiple + (self.pitch << (n.bit_length() - 1)))
+                for i in range(n)
+            ]
         with m.Else():
             m.d.sync += multiple.eq(0)
 
         address = [register(self.bits, name=f"address_{i}") for i in range(n)]
-        offsets = [Mux(read.restart, table[i], ring[i]) for i in range(n)]
-        m.d.sync += [address[i].eq(read.address + Mux(read.column, offsets[i], 0)) for i in range(n)]
-        with m.If(read.enable & read.column):
-            m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
+        for i in range(n):
+            offset = Mux(read.far[i], far[i], Mux(read.near[i], near[i], 0))
+            m.d.sync += address[i].eq(read.address + offset)
 
         place = copies(m, self.write.address, n, "place")
         enable, word = Signal(n), register(self.write.data.shape())

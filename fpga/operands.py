@@ -22,9 +22,10 @@ from insitu.fpga.weights import WeightPort, drive_weights
 class Operands(wiring.Component):
     """Both operands of a step, and the lanes that LOSS sees.
 
-    start: a pass begins, Extent.SETTLE cycles or more after its `fields`; its tiles are walked by `last`. valid, last,
-    turn: a step whose masters are in `wgt_words` now, and whose words of ACT and ERR will be in `act_words` and
-    `err_words` WeightPort.LATENCY cycles later; turn is its column or row modulo N. o_valid, o_last, a, b: its
+    start: a pass begins, Extent.SETTLE cycles or more after its `shape`; its tiles are walked by `last`. valid, last,
+    zero, a_turn, b_turn: a step whose masters are in `wgt_words` now, and whose words of ACT and ERR will be in
+    `act_words` and `err_words` WeightPort.LATENCY cycles later; the turns are their rotations; zero: A counts as zero,
+    but for the bias. o_valid, o_last, a, b: its
     operands, LATENCY cycles after `valid`: lanes without a row or column are zero, the bias operand stands in FORWARD's
     last step and in UPDATE's last column. looked, looked_row: a block of LOSS is in `act_words` and `err_words` now; it
     is in the lanes z and t Rotator.LATENCY cycles later. One step or block a cycle, no back pressure.
@@ -47,7 +48,9 @@ class Operands(wiring.Component):
                 "start": In(1),
                 "valid": In(1),
                 "last": In(1),
-                "turn": In(turn),
+                "zero": In(1),
+                "a_turn": In(turn),
+                "b_turn": In(turn),
                 "looked": In(1),
                 "looked_row": In(turn),
                 "act_words": In(lanes(signed(self.act_bits), n)),
@@ -74,7 +77,9 @@ class Operands(wiring.Component):
         ]
         valid = delay(m, self.valid, self.LATENCY, "valid")
         last = delay(m, self.last & self.valid, self.LATENCY, "last")
-        turn = delay(m, self.turn, WeightPort.LATENCY, "turn", data=True)
+        a_turn = delay(m, self.a_turn, WeightPort.LATENCY, "a_turn", data=True)[-1]
+        b_turn = delay(m, self.b_turn, WeightPort.LATENCY, "b_turn", data=True)[-1]
+        zero = delay(m, self.zero, self.LATENCY - 1, "zero", data=True)[-1]
 
         m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
         m.d.comb += port.i.eq(self.wgt_words)
@@ -86,8 +91,8 @@ class Operands(wiring.Component):
         # What every lane looks at it has of its own.
         a_act = copies(m, (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS), n, "a_act")
         b_wgt, b_err = copies(m, weights, n, "b_wgt"), copies(m, loss, n, "b_err")
-        for rotator in (a_lanes, b_lanes):
-            m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn[-1]))
+        for rotator, turn in ((a_lanes, a_turn), (b_lanes, b_turn)):
+            m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn))
         for k in range(n):
             m.d.comb += [
                 a_lanes.i[k].eq(Mux(a_act[k], self.act_words[k], self.err_words[k])),
@@ -107,10 +112,12 @@ class Operands(wiring.Component):
         # The bias' place, known a step ahead.
         bias_step, bias_column = register(), register()
         m.d.sync += [bias_step.eq(forward & f.bias & last[-3]), bias_column.eq(update & f.bias)]
+        # Zeros but for the bias.
+        counts = tiles.row_lanes & (bias_step | ~zero).replicate(n)
         a, b = register(self.a.shape()), register(self.b.shape())
         for k in range(n):
             m.d.sync += [
-                a[k].eq(Mux(tiles.row_lanes[k], Mux(bias_step, self.bias, a_lanes.o[k]), 0)),
+                a[k].eq(Mux(counts[k], Mux(bias_step, self.bias, a_lanes.o[k]), 0)),
                 b[k].eq(Mux(tiles.col_lanes[k], Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k]), 0)),
             ]
         m.d.comb += [self.a.eq(a), self.b.eq(b)]

@@ -88,7 +88,7 @@ class Loop:
 
 
 class Columns:
-    """The columns of tiles of a shape in a module: groups outermost, then a group's blocks of columns; the tail last."""
+    """The columns of tiles of a shape in a module: groups outermost, in them blocks of columns; the tail last."""
 
     def __init__(self, m: Module, n: int, shape: Any) -> None:
         m.submodules.cols = self.extent = Extent(n)
@@ -126,7 +126,8 @@ class TileCounter(wiring.Component):
 
     shape: from Extent.SETTLE cycles before `start` on. start: at the first tile from the next cycle on. step: go to the
     next tile; after the last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a
-    valid row, column. cols_valid: of those, columns. final_col: lane of the matrix's last column where this tile has it.
+    valid row, column. cols_valid: of those, columns. final_col: lane of the matrix's last column where this tile has
+    it.
     """
 
     def __init__(self, n: int) -> None:

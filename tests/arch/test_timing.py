@@ -79,7 +79,7 @@ def windows(draw: st.DrawFn, *opcodes: Opcode) -> tuple[Instruction, int]:
 
 
 def fixed(n: int, draws: bool) -> int:
-    return timing.FETCH + timing.SETUP + n + (2 * n + timing.MIX_STAGES if draws else 0)
+    return timing.FETCH + timing.setup(n) + (2 * n + timing.MIX_STAGES if draws else 0)
 
 
 @given(
