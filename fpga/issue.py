@@ -70,13 +70,13 @@ class Issue(wiring.Component):
         # `last`: this step is its tile's, left == 1.
         running, first, last = Signal(), register(), register()
         height, width = register(range(n + 1)), register(range(n + 1))
-        left, hold = register(16), register(range(n + 1))
+        left, hold, free = register(16), register(range(n + 1)), register()
         turn = register(log)
         a, a_tile, b, b_tile = (register(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
         issued, ends = Signal(), Signal()
         a_next, b_next = Signal(self.bits), Signal(self.bits)
         m.d.comb += [
-            issued.eq(running & (~last | (hold == 0))),
+            issued.eq(running & (~last | free)),
             ends.eq(issued & last),
             a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + a_stride)),
             b_next.eq(Mux(tiles.bottom, b_tile + b_stride, b_tile)),
@@ -85,14 +85,17 @@ class Issue(wiring.Component):
             tiles.cols.eq(f.cols),
             tiles.step.eq(ends),
         ]
-        with m.If(ends):
-            m.d.sync += hold.eq(tiles.count - 1)
-        with m.Elif(hold != 0):
-            m.d.sync += hold.eq(hold - 1)
+        # `free`: hold == 0, the tile before has left.
+        with m.If(self.start):
+            m.d.sync += [hold.eq(0), free.eq(1)]
+        with m.Elif(ends):
+            m.d.sync += [hold.eq(tiles.count - 1), free.eq(tiles.count == 1)]
+        with m.Elif(~free):
+            m.d.sync += [hold.eq(hold - 1), free.eq(hold == 1)]
 
         wraps = turn == n - 1
         with m.If(self.start):
-            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), last.eq(shallow), turn.eq(0), hold.eq(0)]
+            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), last.eq(shallow), turn.eq(0)]
             m.d.sync += [a.eq(f.a_base), a_tile.eq(f.a_base), b.eq(f.b_base), b_tile.eq(f.b_base)]
         with m.Elif(issued):
             with m.If(last):

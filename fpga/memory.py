@@ -8,7 +8,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import copies, lanes, register
+from insitu.fpga.common import copies, delay, lanes, register
 
 
 def address_bits(depth: int) -> int:
@@ -30,14 +30,14 @@ class BankedMemory(wiring.Component):
 
     read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
     row i = (k - c) mod N of the tile, at i * pitch above `address`: the multiples of the pitch lie in a table, made
-    in the N cycles that `build` is held, and turn by one bank a column. write: a row's block, the banks `enable`
-    names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No back pressure.
-    Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every bank's ports
-    have registers of their own straight before and after them: a block RAM takes most of a cycle.
+    in the N cycles after the first that `build` is held for, and turn by one bank a column. write: a row's block, the
+    banks `enable` names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No
+    back pressure. Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every
+    bank's ports have registers of their own straight before and after them: a block RAM takes most of a cycle.
     """
 
-    READ_LATENCY = 3
-    WRITE_LATENCY = 1
+    READ_LATENCY = 4
+    WRITE_LATENCY = 2
 
     def __init__(self, n: int, depth: int, width: int) -> None:
         self.n, self.depth, self.width = n, depth, width
@@ -65,7 +65,9 @@ class BankedMemory(wiring.Component):
         multiple = Signal(self.bits)
         table = [register(self.bits, name=f"table_{i}") for i in range(n)]
         ring = [register(self.bits, name=f"ring_{i}") for i in range(n)]
-        with m.If(self.build):
+        building = Signal()
+        m.d.sync += building.eq(self.build)
+        with m.If(building):
             m.d.sync += multiple.eq(multiple + self.pitch)
             m.d.sync += [table[i].eq(table[i + 1] if i + 1 < n else multiple) for i in range(n)]
         with m.Else():
@@ -77,10 +79,13 @@ class BankedMemory(wiring.Component):
         with m.If(read.enable & read.column):
             m.d.sync += [ring[(i + 1) % n].eq(offsets[i]) for i in range(n)]
 
-        place = copies(m, self.write.address, n, "place")
-        enable, word = Signal(n), register(self.write.data.shape())
-        m.d.sync += [enable.eq(self.write.enable), word.eq(self.write.data)]
-        o = register(self.o.shape())
+        # Banks lie all over a device: what is written takes two cycles to get there, what was read two to come back.
+        write = self.write
+        target, word = register(self.bits), delay(m, write.data, 2, "word", data=True)[-1]
+        enable = delay(m, write.enable, 2, "enable")[-1]
+        m.d.sync += target.eq(write.address)
+        place = copies(m, target, n, "place")
+        captured, o = register(self.o.shape()), register(self.o.shape())
         for i, bank in enumerate(self.banks):
             m.submodules[f"bank_{i}"] = bank
             reader, writer = bank.read_port(), bank.write_port()
@@ -90,6 +95,6 @@ class BankedMemory(wiring.Component):
                 writer.data.eq(word[i]),
                 writer.en.eq(enable[i]),
             ]
-            m.d.sync += o[i].eq(reader.data)
+            m.d.sync += [captured[i].eq(reader.data), o[i].eq(captured[i])]
         m.d.comb += self.o.eq(o)
         return m

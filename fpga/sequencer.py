@@ -163,7 +163,7 @@ class Sequencer(wiring.Component):
             with m.State("SETUP"):
                 m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == timing.setup(n) - 2):
+                with m.If(counter == timing.setup(n) - 3):
                     m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):
                     m.d.sync += counter.eq(0)
@@ -175,7 +175,7 @@ class Sequencer(wiring.Component):
             with m.State("SEED"):
                 m.d.comb += self.cycles.eq(1)
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == STREAMS * n + MIX_STAGES - 2):
+                with m.If(counter == STREAMS * n + MIX_STAGES - 3):
                     m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
                     m.d.sync += counter.eq(0)

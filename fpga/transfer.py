@@ -16,6 +16,7 @@ from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.rotate import Rotator
+from insitu.fpga.tiles import Extent
 
 #: From a row's lanes to its words at the memories: a register, to banks, less the decrement, fit.
 WRITE_LATENCY = 1 + Rotator.LATENCY + 1 + Fit.LATENCY
@@ -31,7 +32,8 @@ class BeatLayout(data.StructLayout):
 
 
 class BeatCounter(wiring.Component):
-    """The beats of LOAD and STORE. start: takes rows and cols; more: until `step` was set once a beat."""
+    """The beats of LOAD and STORE. rows, cols: from Extent.SETTLE cycles before `start` on. more: from the cycle after
+    `start` until `step` was set once a beat."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -39,14 +41,20 @@ class BeatCounter(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        rows, cols = register(16), register(16)
-        last_col = cols <= self.n
+        m.submodules.extent = extent = Extent(self.n)
+        m.d.comb += extent.size.eq(self.cols)
+        rows, blocks, last_row, last_col = register(16), register(len(extent.blocks)), register(), register()
+        single_row = register()
+        m.d.sync += single_row.eq(self.rows == 1)
         with m.If(self.start):
-            m.d.sync += [rows.eq(self.rows), cols.eq(self.cols), self.more.eq(1)]
+            m.d.sync += [rows.eq(self.rows), last_row.eq(single_row), self.more.eq(1)]
+            m.d.sync += [blocks.eq(extent.blocks), last_col.eq(extent.single)]
         with m.Elif(self.step):
-            m.d.sync += cols.eq(Mux(last_col, self.cols, cols - self.n))
             with m.If(last_col):
-                m.d.sync += [rows.eq(rows - 1), self.more.eq(rows != 1)]
+                m.d.sync += [blocks.eq(extent.blocks), last_col.eq(extent.single)]
+                m.d.sync += [rows.eq(rows - 1), last_row.eq(rows == 2), self.more.eq(~last_row)]
+            with m.Else():
+                m.d.sync += [blocks.eq(blocks - 1), last_col.eq(blocks == 2)]
         return m
 
 
