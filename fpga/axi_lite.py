@@ -50,7 +50,7 @@ AXI_LITE = wiring.Signature(
     }
 )
 
-#: The core's register bus seen from its manager: read_data comes two cycles after read.
+#: The core's register bus seen from its manager: read_data comes three cycles after read.
 BUS = wiring.Signature(
     {
         "address": Out(ADDRESS_BITS),
@@ -81,7 +81,7 @@ class AxiLite(wiring.Component):
     any order and any number of cycles apart; B and R are held until they are taken. An address that `find` refuses is
     answered DECERR, a write of one to three of a register's bytes SLVERR, and neither reaches the bus; a write of no
     bytes is OKAY and does nothing. Writes go first, but never two cycles in a row, so no read waits for ever.
-    Latency 2 cycles to B, 4 to R; one write in 2 cycles, one read in 4. `xPROT` is ignored. Reset drops what is held.
+    Latency 2 cycles to B, 5 to R; one write in 2 cycles, one read in 5. `xPROT` is ignored. Reset drops what is held.
     """
 
     def __init__(self) -> None:
@@ -125,10 +125,10 @@ class AxiLite(wiring.Component):
         with m.Elif(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
 
-        # `second`: this is the cycle in which the bus answers.
-        second = Signal()
-        m.d.comb += answers.eq(fetching & second)
-        m.d.sync += [fetching.eq(reads | (fetching & ~second)), second.eq(fetching & ~second)]
+        # `third`: this is the cycle in which the bus answers.
+        second, third = Signal(), Signal()
+        m.d.comb += answers.eq(fetching & third)
+        m.d.sync += [fetching.eq(reads | (fetching & ~third)), second.eq(reads), third.eq(second)]
         with m.If(reads):
             m.d.sync += [has_ar.eq(0), fetched_legal.eq(read_legal)]
         with m.If(answers):

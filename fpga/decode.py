@@ -13,7 +13,7 @@ from insitu.arch.declaration import Role
 from insitu.arch.isa import FIELDS, USED, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout
+from insitu.fpga.common import FieldsLayout, any_of, register
 
 #: From the last word given to a verdict: two registers, the four operands one a cycle, five cycles for each.
 CHECK_LATENCY = 10
@@ -71,16 +71,18 @@ class Decoder(wiring.Component):
                         if field.word == w:
                             m.d.sync += f[name].eq(word[field.lsb : field.lsb + field.width])
         # A cycle to look up which bits may be set, one to look at those that are.
-        looked, first, stray, strange = Signal(), Signal(), Signal(32), Signal()
+        looked, first = Signal(), Signal()
+        shown, mask, strange = register(32), register(32), register()
         m.d.sync += [
             looked.eq(taken),
             first.eq(index == 0),
-            stray.eq(word & ~masks[(opcode << 4) | index]),
+            shown.eq(word),
+            mask.eq(masks[(opcode << 4) | index]),
             strange.eq(~known[opcode]),
         ]
         reserved, unfit = Signal(), Signal()
         with m.If(looked):
-            m.d.sync += reserved.eq((reserved & ~first) | stray.any() | strange)
+            m.d.sync += reserved.eq((reserved & ~first) | (shown & ~mask).any() | strange)
         m.d.sync += unfit.eq(self._unfit(m))
         m.d.comb += self.illegal.eq(reserved | unfit)
         self._place(m, taken & (index == 0))
@@ -89,13 +91,12 @@ class Decoder(wiring.Component):
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""
         f, params = self.fields, self.params
-        forward, backward = f.opcode == Opcode.FORWARD, f.opcode == Opcode.BACKWARD
-        update, loss = f.opcode == Opcode.UPDATE, f.opcode == Opcode.LOSS
+        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
+        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
+        update, loss = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         limit = Signal(range(17))
-        with m.Switch(f.opcode):
-            for code, role in WIDTH_ROLE.items():
-                with m.Case(code):
-                    m.d.sync += limit.eq(params.width(role))
+        m.d.sync += limit.eq(any_of([Mux(is_op[code], params.width(role), 0) for code, role in WIDTH_ROLE.items()]))
         product, narrows, weights, updates = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             product.eq(forward | backward | update),
@@ -103,9 +104,9 @@ class Decoder(wiring.Component):
             weights.eq(forward | backward),
             updates.eq(update),
         ]
-        # Each a register; the flags above are a cycle older, which is why all are looked at a cycle after that.
+        # Each a register; what is above is some cycles younger than the opcode, which comes first.
         wrong = [
-            (f.opcode != Opcode.HALT) & ((f.rows == 0) | (f.cols == 0)),
+            ~is_op[Opcode.HALT] & ((f.rows == 0) | (f.cols == 0)),
             f.memory == 3,
             product & (f.depth == 0),
             narrows & ((f.width < 2) | (f.width > limit)),
@@ -124,6 +125,9 @@ class Decoder(wiring.Component):
         used, base, pitch = Signal(), Signal(20), Signal(12)
         rows, cols, end = Signal(16), Signal(16), Signal(21)
         memory = Signal(2)
+        # Without the bias: its terms are no columns of A, its column is none of B.
+        terms, columns = register(16), register(16)
+        m.d.sync += [terms.eq(f.depth - f.bias), columns.eq(f.cols - f.bias)]
         m.d.comb += [rows.eq(f.rows), cols.eq(f.cols), memory.eq(Memory.ERR)]
         is_used = Signal()
         with m.Switch(self.slot):
@@ -133,7 +137,7 @@ class Decoder(wiring.Component):
                     with m.Case(Opcode.STORE):
                         m.d.comb += memory.eq(f.memory)
                     with m.Case(Opcode.FORWARD):
-                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.depth - f.bias)]
+                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(terms)]
                     with m.Case(Opcode.BACKWARD):
                         m.d.comb += cols.eq(f.depth)
                     with m.Case(Opcode.UPDATE):
@@ -148,7 +152,7 @@ class Decoder(wiring.Component):
                     with m.Case(Opcode.BACKWARD):
                         m.d.comb += [memory.eq(Memory.WGT), rows.eq(f.depth)]
                     with m.Case(Opcode.UPDATE):
-                        m.d.comb += [memory.eq(Memory.ACT), rows.eq(f.depth), cols.eq(f.cols - f.bias)]
+                        m.d.comb += [memory.eq(Memory.ACT), rows.eq(f.depth), cols.eq(columns)]
                     with m.Case(Opcode.LOSS):
                         pass
                     with m.Default():
