@@ -56,9 +56,36 @@ def clamped(value: Value, low: int, high: int) -> Value:
     return Mux(value < low, Const(low), Mux(value > high, Const(high), value))
 
 
-def low_mask(count: Value, width: int) -> Value:
-    """`width` bits, the lowest `count` of them set; none where `count` <= 0."""
-    return Cat(count > bit for bit in range(width))
+class Compared:
+    """An unsigned count against constants under `below`, a cycle later: its halves are decoded into registers, so that
+    each comparison is one level of logic."""
+
+    def __init__(self, m: Module, count: Value, below: int, name: str) -> None:
+        low, high = count[:3], count[3:]
+        groups = range((below - 1 >> 3) + 1)
+        self._more, self._equal = register(8, name=f"{name}_more"), register(8, name=f"{name}_equal")
+        self._beyond, self._here = (
+            register(len(groups), name=f"{name}_beyond"),
+            register(len(groups), name=f"{name}_here"),
+        )
+        m.d.sync += [
+            self._more.eq(Cat(low > k for k in range(8))),
+            self._equal.eq(Cat(low == k for k in range(8))),
+            self._beyond.eq(Cat(high > k for k in groups)),
+            self._here.eq(Cat(high == k for k in groups)),
+        ]
+
+    def above(self, constant: int) -> Value:
+        """count > constant"""
+        return self._beyond[constant >> 3] | (self._here[constant >> 3] & self._more[constant & 7])
+
+    def equals(self, constant: int) -> Value:
+        """count == constant"""
+        return self._here[constant >> 3] & self._equal[constant & 7]
+
+    def mask(self, width: int) -> Value:
+        """`width` bits, the lowest `count` of them set."""
+        return Cat(self.above(bit) for bit in range(width))
 
 
 def any_of(values: Sequence[Value]) -> Value:

@@ -126,6 +126,16 @@ class Datapath(wiring.Component):
             read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
         ]
 
+        # The units start a cycle after `launch`.
+        start_pass, start_loss, start_stream, start_tiles = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            start_pass.eq(self.launch & product),
+            start_loss.eq(self.launch & loss_op),
+            start_stream.eq(self.launch & (load | store)),
+            start_tiles.eq(self.launch),
+        ]
+        start_rows = copies(m, self.launch, 3, "start_rows")
+
         m.submodules.window = window = WindowWalker(n, bits)
         m.submodules.issue = self.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
@@ -134,7 +144,7 @@ class Datapath(wiring.Component):
         m.submodules.writer = self.writer = writer = RowWalker(n, bits)
         m.submodules.beats = beats = BeatCounter(n)
         m.d.comb += [
-            issue.start.eq(self.launch & product),
+            issue.start.eq(start_pass),
             issue.fields.eq(f),
             issue.shape.eq(shape),
             issue.span.eq(self.geometry.span),
@@ -144,7 +154,7 @@ class Datapath(wiring.Component):
             window.fields.eq(f),
             window.geometry.eq(self.geometry),
             window.start.eq(self.locate & product),
-            walk.start.eq(self.launch & loss_op),
+            walk.start.eq(start_loss),
             walk.fields.eq(f),
             reader.base.eq(read_base),
             reader.pitch.eq(read_pitch),
@@ -153,25 +163,31 @@ class Datapath(wiring.Component):
             writer.base.eq(f.d_base),
             writer.pitch.eq(f.d_pitch),
             writer.by_rows.eq(loss_op | load),
-            beats.start.eq(self.launch & (load | store)),
+            beats.start.eq(start_stream),
             beats.shape.eq(shape),
             reader.singly.eq(store),
             pop.singly.eq(loss_op),
             writer.singly.eq(loss_op | load),
             self.work.eq(issue.work),
         ]
-        for walker in (reader, pop, writer):
-            m.d.comb += [walker.start.eq(self.launch), walker.shape.eq(shape)]
+        for walker, start in zip((reader, pop, writer), start_rows, strict=True):
+            m.d.comb += [walker.start.eq(start), walker.shape.eq(shape)]
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
         step = issue.step
         late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
         late_valid = delay(m, step.valid, WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
-        reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
-        reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
-        reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
-        reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
+        feeds = {
+            Memory.ACT: (backward & f.mask) | (store & (f.memory == Memory.ACT)),
+            Memory.ERR: store & (f.memory == Memory.ERR),
+            Memory.WGT: update | (store & (f.memory == Memory.WGT)),
+        }
+        reads_of = {}
+        for memory, when in feeds.items():
+            fed = register(name=f"fed_{memory.name.lower()}")
+            m.d.sync += fed.eq(when)
+            reads_of[memory] = reader.valid & fed
 
         def request(memory: Memory, column: Any, turn: Any, *sources: tuple[Any, Any]) -> None:
             """The one source that an instruction has for a memory: (when, address); whether it reads columns, and
@@ -218,7 +234,7 @@ class Datapath(wiring.Component):
             operands.fields.eq(f),
             operands.shape.eq(shape),
             operands.bias.eq(self.bias),
-            operands.start.eq(self.launch),
+            operands.start.eq(start_tiles),
             operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
             operands.zero.eq(delay(m, step.zero, RAW, "zero", data=True)[-1]),
@@ -229,7 +245,7 @@ class Datapath(wiring.Component):
             operands.act_words.eq(act.o),
             operands.err_words.eq(err.o),
             operands.wgt_words.eq(wgt.o),
-            array.clear.eq(self.begin),
+            array.clear.eq(delay(m, self.begin, 1, "begin")[-1]),
             array.valid.eq(operands.o_valid),
             array.last.eq(operands.o_last),
             array.a.eq(operands.a),

@@ -13,7 +13,7 @@ from insitu.arch.declaration import Role
 from insitu.arch.isa import FIELDS, USED, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout
+from insitu.fpga.common import FieldsLayout, any_of, register
 from insitu.fpga.geometry import FIRST_WORD, SETTLE, VERDICT, Geometry, GeometryLayout
 from insitu.fpga.memory import address_bits
 
@@ -90,16 +90,18 @@ class Decoder(wiring.Component):
                             # An extent of 0 stands for 1.
                             m.d.sync += f[name].eq(Mux(value.any(), value, 1) if name in EXTENTS else value)
         # A cycle to look up which bits may be set, one to look at those that are.
-        looked, first, stray, strange = Signal(), Signal(), Signal(32), Signal()
+        looked, first = Signal(), Signal()
+        shown, mask, strange = register(32), register(32), register()
         m.d.sync += [
             looked.eq(taken),
             first.eq(index == 0),
-            stray.eq(word & ~masks[(opcode << 4) | index]),
+            shown.eq(word),
+            mask.eq(masks[(opcode << 4) | index]),
             strange.eq(~known[opcode]),
         ]
         reserved, unfit = Signal(), Signal()
         with m.If(looked):
-            m.d.sync += reserved.eq((reserved & ~first) | stray.any() | strange)
+            m.d.sync += reserved.eq((reserved & ~first) | (shown & ~mask).any() | strange)
         m.d.sync += unfit.eq(self._unfit(m))
         m.d.comb += self.illegal.eq(reserved | unfit)
         m.submodules.geometry = geometry = Geometry(self.params, self.bits)
@@ -115,24 +117,23 @@ class Decoder(wiring.Component):
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""
         f, params = self.fields, self.params
-        forward, backward = f.opcode == Opcode.FORWARD, f.opcode == Opcode.BACKWARD
-        update, loss = f.opcode == Opcode.UPDATE, f.opcode == Opcode.LOSS
+        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
+        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
+        update, loss = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         limit = Signal(range(17))
-        with m.Switch(f.opcode):
-            for code, role in WIDTH_ROLE.items():
-                with m.Case(code):
-                    m.d.sync += limit.eq(params.width(role))
+        m.d.sync += limit.eq(any_of([Mux(is_op[code], params.width(role), 0) for code, role in WIDTH_ROLE.items()]))
         product, narrows, weights, updates, moves = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             product.eq(forward | backward | update),
             narrows.eq(forward | backward | update | loss),
             weights.eq(forward | backward),
             updates.eq(update),
-            moves.eq((f.opcode == Opcode.LOAD) | (f.opcode == Opcode.STORE)),
+            moves.eq(is_op[Opcode.LOAD] | is_op[Opcode.STORE]),
         ]
-        # Each a register; the flags above are a cycle older, which is why all are looked at a cycle after that.
+        # Each a register; what is above is some cycles younger than the opcode, which comes first.
         wrong = [
-            (f.opcode != Opcode.HALT) & ((f.rows == 0) | (f.cols == 0)),
+            ~is_op[Opcode.HALT] & ((f.rows == 0) | (f.cols == 0)),
             f.memory == 3,
             product & (f.depth == 0),
             narrows & ((f.width < 2) | (f.width > limit)),

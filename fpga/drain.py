@@ -11,13 +11,13 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.generator import STREAMS
 from insitu.arch.isa import FIELDS, Opcode
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
-from insitu.fpga.common import FieldsLayout, any_of, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, any_of, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.shift import RoundShift, ShiftLayout, ShiftShape
 
 #: From a row to its narrowed elements, and from those to the masters' decrements.
 NARROW_LATENCY = 2 + RoundShift.LATENCY + Fit.LATENCY
-UPDATE_LATENCY = 1 + RoundShift.LATENCY + Fit.LATENCY
+UPDATE_LATENCY = 2 + RoundShift.LATENCY + Fit.LATENCY
 
 
 class Drain(wiring.Component):
@@ -64,7 +64,7 @@ class Drain(wiring.Component):
         m.d.sync += is_update.eq(f.opcode == Opcode.UPDATE)
         # valid[1]: the row is there; valid[1 + NARROW_LATENCY]: its elements are.
         valid = delay(m, self.valid, 1 + NARROW_LATENCY, "valid")
-        m.d.comb += self.step.eq(Cat(valid[1], valid[NARROW_LATENCY] & is_update))
+        m.d.comb += self.step.eq(Cat(valid[1], valid[1 + NARROW_LATENCY] & is_update))
 
         x = [register(signed(self.bits), name=f"x_{k}") for k in range(n)]
         changed = []
@@ -90,7 +90,10 @@ class Drain(wiring.Component):
             changed.append(fit.changed)
 
             product = register(signed(self.product_bits), name=f"product_{k}")
-            m.d.sync += product.eq(fit.o * f.lr_mul)
+            # The multiplier's operands have registers beside it.
+            value = register(signed(self.width), name=f"value_{k}")
+            rate = copies(m, f.lr_mul, 1, f"rate_{k}")[0]
+            m.d.sync += [value.eq(fit.o), product.eq(value * rate)]
             m.submodules[f"update_{k}"] = update = RoundShift(self.update_shape)
             m.submodules[f"limit_{k}"] = limit = Fit(len(update.o), self.delta_bits)
             m.d.comb += [
@@ -105,7 +108,9 @@ class Drain(wiring.Component):
 
         row_spread = register(self.bits)
         m.d.sync += row_spread.eq(any_of([v ^ v[-1].replicate(self.bits) for v in x]))
-        with m.If(self.start):
+        starting = Signal()
+        m.d.sync += starting.eq(self.start)
+        with m.If(starting):
             m.d.sync += self.spread.eq(0)
         with m.Elif(valid[4]):
             m.d.sync += self.spread.eq(self.spread | row_spread)

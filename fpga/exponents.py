@@ -27,6 +27,7 @@ class ScaleRegisters(wiring.Component):
             {
                 "bus_index": In(bits),
                 "bus_write": In(1),
+                "bus_write_index": In(bits),
                 "bus_data": In(16),
                 "bus_o": Out(16),
                 "core_index": In(bits),
@@ -49,7 +50,7 @@ class ScaleRegisters(wiring.Component):
         with m.Elif(~self.bus_write):
             m.d.sync += waiting.eq(0)
         m.d.comb += [
-            write.addr.eq(Mux(self.bus_write, self.bus_index, index)),
+            write.addr.eq(Mux(self.bus_write, self.bus_write_index, index)),
             write.data.eq(Mux(self.bus_write, self.bus_data, value)),
             write.en.eq(self.bus_write | waiting),
             bus.addr.eq(self.bus_index),

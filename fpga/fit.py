@@ -8,10 +8,10 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import low_mask, register
+from insitu.fpga.common import Compared, register
 
 #: From a width to the control of all lanes' `Fit`.
-CONTROL_LATENCY = 2
+CONTROL_LATENCY = 3
 
 
 class FitLayout(data.StructLayout):
@@ -25,10 +25,11 @@ def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
     """A `FitLayout` from a width and an overflow, CONTROL_LATENCY cycles later."""
     bits = len(control.low)
     held, static = register(6), register(control.shape())
+    compared = Compared(m, held, bits, "width")
     m.d.sync += [
         held.eq(width - 1),
-        static.low.eq(low_mask(held, bits)),
-        static.sign.eq(Cat(held == bit for bit in range(bits))),
+        static.low.eq(compared.mask(bits)),
+        static.sign.eq(Cat(compared.equals(bit) for bit in range(bits))),
         static.wrap.eq(wrap),
     ]
     m.d.comb += control.eq(static)

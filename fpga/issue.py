@@ -78,26 +78,32 @@ class Issue(wiring.Component):
         # `ends`: this step is its segment's last; `closes`: its tile's too.
         running, loaded = Signal(), Signal()
         now, ends = register(segment.shape()), register()
-        left, hold, done = register(16), register(16), register(16)
+        left, done = register(16), register(16)
         height, width = register(range(n + 1)), register(range(n + 1))
+        hold, free = register(16), register()
         issued, closes, closed = Signal(), Signal(), Signal()
         m.d.comb += [
             closes.eq(ends & now.last),
-            issued.eq(running & loaded & (~closes | (hold == 0))),
+            issued.eq(running & loaded & (~closes | free)),
             closed.eq(issued & closes),
             self.take.eq(self.valid & (~loaded | (issued & ends))),
             tiles.start.eq(self.start),
             tiles.shape.eq(self.shape),
             tiles.step.eq(closed),
         ]
-        with m.If(closed):
-            m.d.sync += hold.eq(Mux(product, tiles.count - 1, Mux(mode.unpool, done, 0)))
-        with m.Elif(hold != 0):
-            m.d.sync += hold.eq(hold - 1)
+        # `free`: hold == 0, the tile before has left.
+        with m.If(self.start):
+            m.d.sync += [hold.eq(0), free.eq(1)]
+        with m.Elif(closed & product):
+            m.d.sync += [hold.eq(tiles.count - 1), free.eq(tiles.count == 1)]
+        with m.Elif(closed & mode.unpool):
+            m.d.sync += [hold.eq(done), free.eq(done == 0)]
+        with m.Elif(~free):
+            m.d.sync += [hold.eq(hold - 1), free.eq(hold == 1)]
         with m.If(issued):
             m.d.sync += done.eq(Mux(closes, 0, done + 1))
         with m.If(self.start):
-            m.d.sync += [running.eq(1), hold.eq(0), done.eq(0)]
+            m.d.sync += [running.eq(1), done.eq(0)]
         with m.Elif(closed & now.final):
             m.d.sync += running.eq(0)
 

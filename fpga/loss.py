@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
 from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
+from insitu.fpga.tiles import Extent
 
 #: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
 GAP = LOSS_ROW // 2
@@ -42,29 +43,34 @@ class LossWalk(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         f = self.fields
-        running, pause = Signal(), Signal(range(LOSS_DIVIDE))
-        rows_left, cols_left = register(16), register(16)
+        running, pause = Signal(), register(range(LOSS_DIVIDE))
+        m.submodules.extent = extent = Extent(self.n)
+        m.d.comb += extent.size.eq(f.cols)
+        # `ready`: there is no pause; `ragged`: one block is left.
+        ready, ragged = register(), register()
+        rows_left, blocks_left = register(16), register(len(extent.blocks))
         a_row, b_row = register(self.bits), register(self.bits)
         a, b, row = register(self.bits), register(self.bits), register(self.row.shape())
         phase, first = register(2), register()
         m.d.comb += [self.a.eq(a), self.b.eq(b), self.row.eq(row), self.phase.eq(phase), self.first.eq(first)]
-        m.d.comb += [self.ragged.eq(cols_left <= self.n), self.read.eq(running & (pause == 0))]
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
+        m.d.comb += [self.ragged.eq(ragged), self.read.eq(running & ready)]
+        with m.If(~ready):
+            m.d.sync += [pause.eq(pause - 1), ready.eq(pause == 1)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), pause.eq(0), phase.eq(0), first.eq(1), row.eq(0)]
-            m.d.sync += [rows_left.eq(f.rows), cols_left.eq(f.cols)]
+            m.d.sync += [running.eq(1), ready.eq(1), phase.eq(0), first.eq(1), row.eq(0)]
+            m.d.sync += [rows_left.eq(f.rows), blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
             m.d.sync += [a.eq(f.a_base), a_row.eq(f.a_base), b.eq(f.b_base), b_row.eq(f.b_base)]
         with m.Elif(self.read):
             with m.If(phase == 2):
-                m.d.sync += pause.eq(LOSS_DIVIDE - 1)
-            m.d.sync += first.eq(self.ragged)
-            with m.If(~self.ragged):
-                m.d.sync += [a.eq(a + 1), b.eq(b + 1), cols_left.eq(cols_left - self.n)]
+                m.d.sync += [pause.eq(LOSS_DIVIDE - 1), ready.eq(0)]
+            m.d.sync += first.eq(ragged)
+            with m.If(~ragged):
+                m.d.sync += [a.eq(a + 1), b.eq(b + 1)]
+                m.d.sync += [blocks_left.eq(blocks_left - 1), ragged.eq(blocks_left == 2)]
             with m.Else():
-                m.d.sync += cols_left.eq(f.cols)
+                m.d.sync += [blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
                 with m.If(phase != 2):
-                    m.d.sync += [pause.eq(GAP), phase.eq(phase + 1), a.eq(a_row), b.eq(b_row)]
+                    m.d.sync += [pause.eq(GAP), ready.eq(0), phase.eq(phase + 1), a.eq(a_row), b.eq(b_row)]
                 with m.Else():
                     a_below, b_below = a_row + f.a_pitch, b_row + f.b_pitch
                     m.d.sync += [phase.eq(0), a.eq(a_below), a_row.eq(a_below)]

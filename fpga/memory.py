@@ -8,7 +8,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import copies, lanes, register
+from insitu.fpga.common import copies, delay, lanes, register
 
 
 def address_bits(depth: int) -> int:
@@ -19,9 +19,9 @@ def address_bits(depth: int) -> int:
 def read_request(n: int, bits: int) -> wiring.Signature:
     """A read of N elements.
 
-    enable: words are asked for; the banks read at all times. address: of a row's block; of a column's element, less the pitch times `turn`, its first row plus its column modulo
-    N. near, far: none for N columns of one row; for N rows of one column, far for the banks below `turn`, near for the
-    others.
+    enable: words are asked for; the banks read at all times. address: of a row's block; of a column's element, less the
+    pitch times `turn`, its first row plus its column modulo N. near, far: none for N columns of one row; for N rows of
+    one column, far for the banks below `turn`, near for the others.
     """
     return wiring.Signature({"enable": Out(1), "address": Out(bits), "near": Out(n), "far": Out(n)})
 
@@ -31,14 +31,14 @@ class BankedMemory(wiring.Component):
 
     read: one request a cycle; `o` holds its words, in bank order, READ_LATENCY cycles later. A column's bank k holds
     the row (k - turn) mod N below its first: k pitches above `address`, or N more where k < turn. Both multiples of
-    the pitch lie in tables, made in the N cycles that `build` is held. write: a row's block, the banks `enable`
-    names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No back pressure.
-    Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every bank's ports
-    have registers of their own straight before and after them: a block RAM takes most of a cycle.
+    the pitch lie in tables, made in the N cycles after the first that `build` is held for. write: a row's block, the
+    banks `enable` names, carried out WRITE_LATENCY cycles later. A word read as it is written may come as anything. No
+    back pressure. Contents survive a reset. Tested for N of 4 to 16, any pitch, depths that are no power of two. Every
+    bank's ports have registers of their own straight before and after them: a block RAM takes most of a cycle.
     """
 
-    READ_LATENCY = 3
-    WRITE_LATENCY = 1
+    READ_LATENCY = 4
+    WRITE_LATENCY = 2
 
     def __init__(self, n: int, depth: int, width: int) -> None:
         self.n, self.depth, self.width = n, depth, width
@@ -66,13 +66,13 @@ class BankedMemory(wiring.Component):
         multiple = Signal(self.bits)
         near = [register(self.bits, name=f"near_{i}") for i in range(n)]
         far = [register(self.bits, name=f"far_{i}") for i in range(n)]
-        with m.If(self.build):
+        building = Signal()
+        m.d.sync += building.eq(self.build)
+        with m.If(building):
             m.d.sync += multiple.eq(multiple + self.pitch)
             m.d.sync += [near[i].eq(near[i + 1] if i + 1 < n else multiple) for i in range(n)]
-            m.d.sync += [
-                far[i].eq(far[i + 1] if i + 1 < n else multiple + (self.pitch << (n.bit_length() - 1)))
-                for i in range(n)
-            ]
+            higher = multiple + (self.pitch << (n.bit_length() - 1))
+            m.d.sync += [far[i].eq(far[i + 1] if i + 1 < n else higher) for i in range(n)]
         with m.Else():
             m.d.sync += multiple.eq(0)
 
@@ -81,10 +81,13 @@ class BankedMemory(wiring.Component):
             offset = Mux(read.far[i], far[i], Mux(read.near[i], near[i], 0))
             m.d.sync += address[i].eq(read.address + offset)
 
-        place = copies(m, self.write.address, n, "place")
-        enable, word = Signal(n), register(self.write.data.shape())
-        m.d.sync += [enable.eq(self.write.enable), word.eq(self.write.data)]
-        o = register(self.o.shape())
+        # Banks lie all over a device: what is written takes two cycles to get there, what was read two to come back.
+        write = self.write
+        target, word = register(self.bits), delay(m, write.data, 2, "word", data=True)[-1]
+        enable = delay(m, write.enable, 2, "enable")[-1]
+        m.d.sync += target.eq(write.address)
+        place = copies(m, target, n, "place")
+        captured, o = register(self.o.shape()), register(self.o.shape())
         for i, bank in enumerate(self.banks):
             m.submodules[f"bank_{i}"] = bank
             reader, writer = bank.read_port(), bank.write_port()
@@ -94,6 +97,6 @@ class BankedMemory(wiring.Component):
                 writer.data.eq(word[i]),
                 writer.en.eq(enable[i]),
             ]
-            m.d.sync += o[i].eq(reader.data)
+            m.d.sync += [captured[i].eq(reader.data), o[i].eq(captured[i])]
         m.d.comb += self.o.eq(o)
         return m

@@ -32,9 +32,10 @@ class Sequencer(wiring.Component):
 
     START, a cycle, before the first. FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index,
     word), then operands and scale registers in `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build`
-    in the first N, `locate` when the window's products are there; then what is static has settled. SEED, timing.seeding(): from `seed_start` on. RUN: from `launch`
-    on until `finish`. begin: the check passed; finish goes out as `ended` with the last cycle. cycles: counted in
-    this cycle; a fetch counts when its check passes, so a refused instruction counts nothing.
+    in the first N, `locate` when the window's products are there; then what is static has settled. SEED,
+    timing.seeding(): from `seed_start` on. RUN: from `launch` on until `finish`. begin: the check passed; finish goes
+    out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when its check passes, so a
+    refused instruction counts nothing.
 
     flush: the datapath shall drop everything, in the next cycle. load: a program word is taken from the stream where
     `beat_valid`. load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step
@@ -170,7 +171,7 @@ class Sequencer(wiring.Component):
             with m.State("SETUP"):
                 m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n), self.locate.eq(counter == LOCATE)]
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == timing.setup(n) - 2):
+                with m.If(counter == timing.setup(n) - 3):
                     m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):
                     m.d.sync += counter.eq(0)
@@ -182,7 +183,7 @@ class Sequencer(wiring.Component):
             with m.State("SEED"):
                 m.d.comb += self.cycles.eq(1)
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == STREAMS * n + MIX_STAGES - 2):
+                with m.If(counter == STREAMS * n + MIX_STAGES - 3):
                     m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
                     m.d.sync += counter.eq(0)

@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.numbers import RANDOM_BITS, Rounding
-from insitu.fpga.common import copies, low_mask, register
+from insitu.fpga.common import Compared, copies, register
 
 #: Bits whose conjunctions with a mask are joined between two registers.
 GROUP = 8
@@ -66,7 +66,7 @@ class ShiftLayout(data.StructLayout):
 class ShiftControl(wiring.Component):
     """`ShiftLayout` from a shift in [-left, right] and a rounding. LATENCY cycles; static while an instruction runs."""
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, shape: ShiftShape) -> None:
         self.shape = shape
@@ -78,28 +78,46 @@ class ShiftControl(wiring.Component):
         m.d.comb += self.o.eq(o)
         shift = register(signed(7))
         positive = shift > 0
-        below, s, half, rest, whole = register(signed(7)), register(6), register(6), register(6), register(6)
+        below, s, half, rest, whole = register(6), register(6), register(6), register(6), register(6)
         cut = Mux(positive, shift[:6], 0)
         m.d.sync += [
+            shift.eq(self.shift),
             s.eq(cut),
-            below.eq(cut - 1),
+            below.eq(Mux(cut == 0, 0, cut - 1)),
             half.eq(cut >> 1),
             rest.eq((cut + 1) >> 1),
             whole.eq(shift + left),
         ]
-        nearest, stochastic = self.rounding == Rounding.NEAREST, self.rounding == Rounding.STOCHASTIC
+        at, under, lower, upper = (
+            Compared(m, count, width, name)
+            for count, width, name in (
+                (s, right + 1, "at"),
+                (below, right, "under"),
+                (half, right // 2, "lower"),
+                (rest, self.shape.half, "upper"),
+            )
+        )
+        outside = Compared(m, whole, self.shape.inner + left, "outside")
+        stochastic, nearest = register(), register()
         m.d.sync += [
-            shift.eq(self.shift),
+            stochastic.eq(self.rounding == Rounding.STOCHASTIC),
+            nearest.eq(self.rounding == Rounding.NEAREST),
             o.pseudo.eq(self.rounding == Rounding.PSEUDO),
             o.shift.eq(whole),
             o.halve.eq(half),
             o.odd.eq(s[0]),
-            o.mask.eq(Mux(stochastic, low_mask(s, right), 0)),
-            o.half.eq(Mux(nearest, low_mask(below, right), 0)),
-            o.one.eq(Mux(nearest, Cat((s == bit) & (bit != 0) for bit in range(right + 1)), 0)),
-            o.low.eq(low_mask(half, right // 2)),
-            o.high.eq(low_mask(rest, self.shape.half)),
-            o.above.eq(Cat(whole <= bit - self.shape.out + left for bit in range(self.shape.inner))),
+            o.mask.eq(Mux(stochastic, at.mask(right), 0)),
+            o.half.eq(Mux(nearest, under.mask(right), 0)),
+            o.one.eq(Mux(nearest, Cat(Const(0, 1), (at.equals(bit) for bit in range(1, right + 1))), 0)),
+            o.low.eq(lower.mask(right // 2)),
+            o.high.eq(upper.mask(self.shape.half)),
+            # From bit s + out on: `whole` is s + left.
+            o.above.eq(
+                Cat(
+                    Const(0, 1) if bit + left < self.shape.out else ~outside.above(bit + left - self.shape.out)
+                    for bit in range(self.shape.inner)
+                )
+            ),
             o.more.eq(Mux(s > RANDOM_BITS, s - RANDOM_BITS, 0)),
         ]
         return m

@@ -26,7 +26,7 @@ from insitu.fpga.yosys import ToolError
 #: Raised when results of an older version are no longer what this one would find.
 VERSION = 3
 #: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
-ASKED_MHZ = 130
+ASKED_MHZ = 125
 #: ECP5 parts come in speed grades 6, the slowest, to 8.
 TARGETS = (*(f"ecp5-{size}-{grade}" for size in ("85k", "45k", "25k") for grade in (6, 7, 8)), "xc7")
 #: Before the vendor's script: what stands for itself (common.copies) shall not be merged, and block RAMs need not tell
@@ -45,7 +45,8 @@ _ELEMENT = re.compile(r"(\\[^\s\[]+)\[(\d+)\]")
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a core takes. mhz and critical_path: after place and route; None where there was none (xc7).
+    """What a core takes. target: with the speed grade, where the part comes in several. mhz and critical_path: after
+    place and route; None where there was none (xc7).
 
     critical_path: register to register, the names along it as the netlist has them.
     """
@@ -77,7 +78,7 @@ def synthesise(
         raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
     text = rtlil(params, core)
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
-    key = "\0".join([str(VERSION), *_tools(target), target, str(seed), str(ASKED_MHZ), text])
+    key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(seed), str(ASKED_MHZ), text])
     cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.exists():
         data = json.loads(cached.read_text())
@@ -144,7 +145,17 @@ def _ecp5(text: str, target: str, seed: int) -> Cost:
             "--json",
             "netlist.json",
         ]
-        command += ["--out-of-context", "--freq", str(ASKED_MHZ), "--seed", str(seed), "--report", "report.json"]
+        command += [
+            "--out-of-context",
+            "--router",
+            "router2",
+            "--freq",
+            str(ASKED_MHZ),
+            "--seed",
+            str(seed),
+            "--report",
+            "report.json",
+        ]
         command += ["--timing-allow-fail", "--quiet"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import lanes, low_mask, register
+from insitu.fpga.common import Compared, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.shift import grouped_any, levels_of, shifted_right
 
@@ -25,16 +25,22 @@ class WeightLayout(data.StructLayout):
 
 def drive_weights(m: Module, control: Any, weight_bits: int, shift: Any, nearest: Any) -> None:
     """A `WeightLayout` from a shift and whether to round to nearest, CONTROL_LATENCY cycles later."""
-    dropped, held, rounds, static = register(signed(6)), register(5), register(), register(control.shape())
+    dropped, held, rounds, static = register(5), register(5), register(), register(control.shape())
+    under, outside = Compared(m, dropped, 31, "dropped"), Compared(m, held, 32, "shift")
     m.d.comb += control.eq(static)
     m.d.sync += [
-        dropped.eq(shift - 1),
+        dropped.eq(Mux(shift == 0, 0, shift - 1)),
         held.eq(shift),
         rounds.eq(nearest),
         static.shift.eq(held),
-        static.below.eq(low_mask(dropped, 31)),
+        static.below.eq(under.mask(31)),
         static.nearest.eq(rounds),
-        static.above.eq(Cat(held <= bit - weight_bits for bit in range(len(control.above)))),
+        static.above.eq(
+            Cat(
+                Const(0, 1) if bit < weight_bits else ~outside.above(bit - weight_bits)
+                for bit in range(len(control.above))
+            )
+        ),
     ]
 
 

@@ -90,7 +90,7 @@ def test_scale_registers_keep_both_writers() -> None:
 
     async def script(ctx: Any) -> None:
         # Both at once: the bus first, the core right after.
-        ctx.set(unit.bus_index, 3)
+        ctx.set(unit.bus_write_index, 3)
         ctx.set(unit.bus_data, 0x1234)
         ctx.set(unit.core_write_index, 5)
         ctx.set(unit.core_data, 0x5678)

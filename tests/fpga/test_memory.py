@@ -31,6 +31,7 @@ def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int
         ctx.set(unit.build, 1)
         await ctx.tick().repeat(n)
         ctx.set(unit.build, 0)
+        await ctx.tick()
 
         due: list[Any] = [None] * unit.READ_LATENCY
 
