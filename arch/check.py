@@ -5,7 +5,6 @@ from __future__ import annotations
 from insitu.arch.declaration import Role
 from insitu.arch.errors import ArchError
 from insitu.arch.isa import USED, Instruction, Opcode
-from insitu.arch.layout import blocks
 from insitu.arch.params import CoreParams
 
 
@@ -42,9 +41,9 @@ def check(instruction: Instruction, core: CoreParams) -> None:
         if end > depth:
             memory = matrix.memory.name
             raise PlaceError(f"{name}, operand {operand}: ends at word {end} of {memory}, which has {depth}")
-        if matrix.rows > 1 and matrix.pitch < blocks(matrix.cols, core.n):
+        if matrix.rows > 1 and matrix.pitch < matrix.row_words(core.n):
             raise PlaceError(
-                f"{name}, operand {operand}: rows of {matrix.cols} elements overlap at a pitch of {matrix.pitch} words"
+                f"{name}, operand {operand}: rows of {matrix.width} elements overlap at a pitch of {matrix.pitch} words"
             )
 
 

@@ -29,6 +29,7 @@ from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
 from insitu.arch.params import SCALES, CoreParams
+from insitu.arch.samples import Samples
 
 MAGIC = b"INSITU\x00\x01"
 _LENGTH = struct.Struct("<I")
@@ -42,6 +43,7 @@ class Tensor:
     """A named matrix of the program: its place, role, width in bits and scale register.
 
     layer: the student's layer it belongs to, "" for the program's inputs. bias: the last column is the layer's bias.
+    samples: how the host lays samples into it; None where a row of values is a row of the matrix.
     """
 
     matrix: Matrix
@@ -50,6 +52,7 @@ class Tensor:
     scale: int
     layer: str = ""
     bias: bool = False
+    samples: Samples | None = None
 
     def to_json(self) -> dict[str, Any]:
         m = self.matrix
@@ -57,6 +60,7 @@ class Tensor:
             "memory": m.memory.name,
             **{k: getattr(m, k) for k in _PLACE},
             **{k: getattr(self, k) for k in ("role", "width", "scale", "layer", "bias")},
+            "samples": None if self.samples is None else self.samples.to_json(),
         }
 
     @classmethod
@@ -69,6 +73,7 @@ class Tensor:
             scale=data["scale"],
             layer=data["layer"],
             bias=data["bias"],
+            samples=None if data["samples"] is None else Samples.from_json(data["samples"]),
         )
 
 
@@ -119,6 +124,10 @@ class Program:
             end, depth = tensor.matrix.base + tensor.matrix.words(self.core.n), self.core.depth(memory)
             require(end <= depth, f"tensor {name!r} ends at word {end} of {memory.name}, which has {depth}")
             require(0 <= tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
+            if tensor.samples is not None:
+                wanted = (tensor.samples.pixels * self.batch, tensor.samples.cols)
+                found = (tensor.matrix.rows, tensor.matrix.width)
+                require(found == wanted, f"tensor {name!r} of {found}: {self.batch} of its samples take {wanted}")
 
     @cached_property
     def words(self) -> npt.NDArray[np.uint32]:

@@ -11,25 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.isa import Opcode
-from insitu.arch.layout import blocks
 from insitu.arch.params import CoreParams
 from insitu.arch.place import place
 from insitu.arch.program import Program
+from insitu.host.device.packing import Packing
 from insitu.host.errors import DeviceError
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.engine import Engine
 from insitu.sim.rtl.errors import EngineError
 from insitu.sim.rtl.lockstep import Lockstep, Report
-from insitu.sim.stream import to_beats
 
-Integers = npt.NDArray[np.integer[Any]]
+Integers = npt.NDArray[np.signedinteger[Any]]
 #: Engines by name.
 ENGINES = ("rtl", "pysim")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of an entry: `values` of each tensor that its LOADs fill, integers [rows, cols]."""
+    """One run of an entry: `values` of each tensor that its LOADs fill, integers [n, features] of samples, else
+    [rows, columns]."""
 
     entry: str
     values: Mapping[str, Integers]
@@ -106,7 +106,11 @@ def verify(
         emulator.scales[index][:] = [exponent, exponent]
     emulator.seed = seed
     engine.reset()
-    engine.name_operands({place(t.matrix.memory, t.matrix.base): name for name, t in program.tensors.items()})
+    names: dict[int, str] = {}
+    for name, tensor in program.tensors.items():
+        at = place(tensor.matrix.memory, tensor.matrix.base)
+        names[at] = f"{names[at]} + {name}" if at in names else name
+    engine.name_operands(names)
     stall_seed, wait = stalls or (1, 0.0)
     engine.stall(stall_seed, send=wait, receive=wait, bus=wait)
     steps = instructions = mismatches = rtl_cycles = model_cycles = 0
@@ -139,16 +143,15 @@ def verify(
 
 
 def _execute(program: Program, run: Run, lockstep: Lockstep) -> Iterator[Report]:
-    names = {tensor.matrix: name for name, tensor in program.tensors.items()}
-    start = program.entries[run.entry]
+    start, n = program.entries[run.entry], program.core.n
     for index, instruction in enumerate(program.entry(run.entry), start):
         beats = None
         if instruction.opcode is Opcode.LOAD:
-            name = names[instruction.d]
-            if name not in run.values:
-                raise DeviceError(f"{run.entry} loads {name}: no values were given for it")
-            beats = to_beats(run.values[name], program.core.n)
-            expected = instruction.rows * blocks(instruction.cols, program.core.n)
-            if len(beats) != expected:
-                raise DeviceError(f"{name} of shape {run.values[name].shape}: its LOAD takes {expected} beats")
+            # Of tensors that share a place, the one that values were given for.
+            here = [name for name, tensor in program.tensors.items() if tensor.matrix == instruction.d]
+            name = next((name for name in here if name in run.values), None)
+            if name is None:
+                raise DeviceError(f"{run.entry} loads {' or '.join(here)}: no values were given for it")
+            packing = Packing(name, program.tensors[name], n)
+            beats = packing.fill(np.zeros((packing.beats, n), dtype=np.int64), run.values[name])
         yield lockstep.step(index, beats)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from insitu.models.convolutional import CONVOLUTIONAL, seeded
 from insitu.models.errors import StudentError, one_line
 
 _SIZES = re.compile(r"[0-9]+(-[0-9]+)+")
@@ -40,8 +41,9 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     """The student a specification names, checked to map float32 [b, *in_shape] to [b, classes].
 
     Args:
-        spec: `mlp:784-100-50-10`, or `path/to/file.py:factory`. The factory is called with `in_shape` and `classes`
-            where its signature takes them, else with nothing; the file's own folder is importable from within.
+        spec: `mlp:784-100-50-10`, `lenet`, `cnn`, `vgg` (models/convolutional.py), or `path/to/file.py:factory`. The
+            factory is called with `in_shape` and `classes` where its signature takes them, else with nothing; the
+            file's own folder is importable from within.
         in_shape: the shape of one image.
         seed: of the initial weights; torch's global generator is left as it was.
 
@@ -52,9 +54,12 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     kind, _, rest = spec.partition(":")
     if kind == "mlp":
         return _build_mlp(spec, rest, in_shape, classes, seed)
+    if spec in CONVOLUTIONAL:
+        return seeded(spec, in_shape, classes, seed)
     file, colon, factory = spec.rpartition(":")
     if not colon or not file.endswith(".py") or not factory.isidentifier():
-        raise StudentError(f"student {spec!r}; write mlp:SIZE-...-SIZE or path/to/file.py:factory")
+        named = ", ".join(CONVOLUTIONAL)
+        raise StudentError(f"student {spec!r}; write mlp:SIZE-...-SIZE, {named} or path/to/file.py:factory")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _call(spec, _factory(spec, Path(file).expanduser(), factory), in_shape, classes)

@@ -16,7 +16,9 @@ from rich.console import Console
 from insitu.host.errors import HostError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")]
-Model = Annotated[str, typer.Option(help="`mlp:784-100-50-10`, or `path/to/file.py:factory` for your own.")]
+Model = Annotated[
+    str, typer.Option(help="`mlp:784-100-50-10`, `lenet`, `cnn`, `vgg`, or `path/to/file.py:factory` for your own.")
+]
 Format = Annotated[
     str,
     typer.Option(help="Bits: w weight, a activation, e error, g gradient, m master, c accumulator, t target."),

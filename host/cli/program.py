@@ -8,13 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from insitu.arch.isa import Instruction
+from insitu.arch.layout import Memory
+from insitu.arch.program import Program
 from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, check_writable, console, emit, writing
 from insitu.host.errors import CompileError
 
 InShape = Annotated[
-    str | None, typer.Option(help="Shape of a sample, such as 1x28x28; an `mlp:` model says it itself.")
+    str | None,
+    typer.Option(help="Shape of a sample; an `mlp:` model says it itself, `lenet`, `cnn` and `vgg` take 1x28x28."),
 ]
 Classes = Annotated[int, typer.Option(min=2, help="Classes of a model that is a file.")]
+#: What students by name are given without a data set: MNIST's.
+IMAGE = (1, 28, 28)
 ProgramFile = Annotated[Path | None, typer.Option("--program", help="A program file instead of a model.")]
 
 
@@ -60,7 +66,7 @@ def simulate(
     table = Table("", "instruction", "size", "cycles", "array busy", "array", "drain waits", "overhead")
     for t in report.instructions:
         i = t.instruction
-        size = " x ".join(str(v) for v in (i.rows, i.cols, i.depth) if v)
+        size = " x ".join(str(v) for v in (i.rows, i.cols, i.depth) if v) + _window(i)
         busy = f"{t.cost.macs / (report.core.cells * t.cost.cycles):.0%}" if t.cost.macs else ""
         row = (t.index, i.opcode.name, size, f"{t.cost.cycles:,}", busy, t.cost.issue, t.cost.wait, t.cost.overhead)
         table.add_row(*map(str, row))
@@ -82,6 +88,7 @@ def disasm(
     exponents: Exponents = "delayed",
     in_shape: InShape = None,
     classes: Classes = 10,
+    map_: Annotated[bool, typer.Option("--map", help="Show what lies where in each memory instead.")] = False,
     json: Json = False,
 ) -> None:
     """List a program: its tensors and its instructions.
@@ -105,14 +112,43 @@ def disasm(
         )
         return
     screen = console(False)
+    if map_:
+        for memory in Memory:
+            screen.print(_memory_map(compiled, memory))
+        return
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
     for name, t in compiled.tensors.items():
         m = t.matrix
         place = f"{m.base:#x}..{m.base + m.words(compiled.core.n):#x}"
         exponent = str(compiled.scales[t.scale])
-        table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.cols}", str(t.width), exponent)
+        table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.width}", str(t.width), exponent)
     screen.print(table)
     screen.print(compiled.disassemble(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _window(instruction: Instruction) -> str:
+    """The window of a pass, for people: ", 3 x 3 on 28 x 28"; "" where it has none."""
+    w = instruction.window
+    if w.map_pixels == w.taps == 1:
+        return ""
+    kernel = f", {w.kernel_height} x {w.kernel_width}" if w.taps > 1 else ""
+    return f"{kernel} on {w.map_height} x {w.map_width}" if w.map_pixels > 1 else kernel
+
+
+def _memory_map(program: Program, memory: Memory) -> Table:
+    """The tensors of a memory from its first word to its last; those not needed at the same time may overlap."""
+    n, depth = program.core.n, program.core.depth(memory)
+    placed = sorted(
+        ((name, t) for name, t in program.tensors.items() if t.matrix.memory is memory), key=lambda p: p[1].matrix.base
+    )
+    end = max((t.matrix.base + t.matrix.words(n) for _, t in placed), default=0)
+    table = Table("words", "tensor", "role", "size", "share", title=f"{memory.name}: {end:,} of {depth:,} words of {n}")
+    for name, t in placed:
+        m = t.matrix
+        words = m.words(n)
+        place = f"{m.base:#x}..{m.base + words:#x}"
+        table.add_row(place, name, t.role.value, f"{m.rows} x {m.width}", f"{words / depth:.1%}")
+    return table
 
 
 def _program(
@@ -126,8 +162,6 @@ def _program(
     classes: int,
 ) -> Any:
     """A program from a file, or compiled from a model with samples of noise to calibrate on."""
-    from insitu.arch.program import Program
-
     if path is not None:
         return Program.load(path)
     import numpy as np
@@ -148,6 +182,8 @@ def _program(
 
 
 def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, ...], int]:
+    from insitu.models.convolutional import CONVOLUTIONAL
+
     if in_shape is not None:
         parts = in_shape.split("x")
         if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
@@ -156,6 +192,8 @@ def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, .
     sizes = model.removeprefix("mlp:").split("-")
     if model.startswith("mlp:") and len(sizes) >= 2 and sizes[0].isdigit() and sizes[-1].isdigit():
         return (int(sizes[0]),), int(sizes[-1])
+    if model in CONVOLUTIONAL:
+        return IMAGE, classes
     if not model.rpartition(":")[0].endswith(".py"):
         return (1,), classes  # no model at all: who builds it says what is wrong
     raise CompileError(f"model {model!r}: give the shape of a sample with --in-shape, such as 1x28x28")

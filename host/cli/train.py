@@ -164,17 +164,23 @@ def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
 
 
 def _statistics(program: Program, device: Any) -> dict[str, dict[str, float]]:
-    """The emulator's statistics by tensor name; a weight's are those of its gradient."""
-    return {
-        name: device.statistics.of(tensor.matrix).to_json()
-        for name, tensor in program.tensors.items()
-        if name not in ("sample", "target")
-    }
+    """The emulator's statistics by tensor name; a weight's are those of its gradient.
+
+    Only what passes narrow has some: samples, targets and what pools move have none. They are kept by place: tensors
+    that share one have them together, under all their names.
+    """
+    narrowed = {i.d for i in program.entry("train") if i.width}
+    names: dict[Any, list[str]] = {}
+    for name, tensor in program.tensors.items():
+        if tensor.matrix in narrowed and name != "target":
+            names.setdefault((tensor.matrix.memory, tensor.matrix.base), []).append(name)
+    matrices = {name: tensor.matrix for name, tensor in program.tensors.items()}
+    return {" + ".join(group): device.statistics.of(matrices[group[0]]).to_json() for group in names.values()}
 
 
 def _statistics_table(by_tensor: dict[str, dict[str, float]]) -> Table:
-    table = Table("tensor", "written", "saturated", "underflowed", "updates stalled", "bits of the range")
+    table = Table("tensor", "written", "saturated", "underflowed", "updates stalled", "largest")
     for name, s in by_tensor.items():
         shares = (f"{s[f'{k}_share']:.2%}" for k in ("saturated", "underflowed", "stalled"))
-        table.add_row(name, f"{s['elements']:,}", *shares, str(s["range_bits"]))
+        table.add_row(name, f"{s['elements']:,}", *shares, f"{s['largest']:.3g}")
     return table

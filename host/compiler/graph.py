@@ -1,157 +1,102 @@
-"""What the compiler sees of a torch module: its layers in order, named as in the module."""
+"""What the compiler sees of a student: layers and pools in order, each with the window it goes over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
-from torch import fx, nn
-from torch.nn import functional as F  # noqa: N812  # the field's name for it
+import numpy as np
+import numpy.typing as npt
+from torch import nn
 
-from insitu.host.errors import CompileError
-
-SUPPORTED = "Flatten, Linear, ReLU, Dropout, Identity (and their functional forms)"
+from insitu.arch.samples import Samples
+from insitu.arch.window import Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear:
-    """A fully connected layer, its ReLU included.
+class Layer:
+    """A layer with weights, its ReLU included: a convolution, or a Linear as a convolution whose kernel is its map.
 
-    name: as in the module. module: holds weight [outputs, inputs] and bias [outputs] or None.
+    name: as in the module. module: holds weight [outputs, ...] and bias [outputs] or None. inputs: channels of a tap.
     """
 
     name: str
-    module: nn.Linear
-    relu: bool
-
-    @property
-    def inputs(self) -> int:
-        return self.module.in_features
+    module: nn.Linear | nn.Conv2d
+    window: Window
+    inputs: int
+    relu: bool = False
 
     @property
     def outputs(self) -> int:
-        return self.module.out_features
+        return self.module.weight.shape[0]
 
     @property
     def bias(self) -> bool:
         return self.module.bias is not None
 
+    @property
+    def cols(self) -> int:
+        """Columns of its weights without the bias."""
+        return self.window.taps * self.inputs
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Its weights as the device has them, float64 [outputs, cols]: tap by tap, the channels of each."""
+        weight = self.module.weight.detach().numpy().astype(np.float64)
+        by_channel = weight.reshape(self.outputs, -1, weight[0, 0].size if weight.ndim > 2 else self.window.taps)
+        return by_channel.transpose(0, 2, 1).reshape(self.outputs, -1)
+
+    def biases(self) -> npt.NDArray[np.float64]:
+        """Its biases, float64 [outputs], of a layer that has them."""
+        assert self.module.bias is not None
+        return self.module.bias.detach().numpy().astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A maximum over windows side by side; `outputs` channels go in and out."""
+
+    name: str
+    window: Window
+    outputs: int
+
+    @property
+    def relu(self) -> bool:
+        """A ReLU after it belongs to the layer before it: the two commute."""
+        return False
+
+
+Node = Layer | Pool
+
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The layers of a student, first to last; the last gives the logits.
+    """A student as it is deployed: `nodes` first to last, the last gives the logits.
 
-    module: the student as it is deployed, its layers shared with the user's own, functional dropout taken out.
+    module: the same in torch, its layers shared with the user's own, but for what deployment changes: functional
+    dropout taken out, batch normalisation folded. samples: how a sample lies in the tensor that the first node reads.
     """
 
-    layers: tuple[Linear, ...]
+    nodes: tuple[Node, ...]
     module: nn.Module
+    samples: Samples
 
     @property
-    def features(self) -> int:
-        """Elements of a sample."""
-        return self.layers[0].inputs
+    def layers(self) -> tuple[Layer, ...]:
+        """The nodes that have weights."""
+        return tuple(node for node in self.nodes if isinstance(node, Layer))
 
     @property
     def classes(self) -> int:
-        return self.layers[-1].outputs
+        return self.nodes[-1].outputs
 
-
-_FLATTEN = (torch.flatten,)
-_RELU = (torch.relu, F.relu)
-_DROPOUT = (F.dropout,)
-
-
-def trace(module: nn.Module) -> Graph:
-    """The graph of a module. Raises CompileError that names every part no instruction covers."""
-    try:
-        traced = fx.symbolic_trace(module)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CompileError(f"torch.fx cannot trace {type(module).__name__}: {reason}") from error
-    found: list[Linear] = []
-    unsupported: list[str] = []
-    uses = [n for n in traced.graph.nodes if len(n.users) > 1]
-    if uses:
-        unsupported.append(f"{uses[0].name} (its value is used {len(uses[0].users)} times: no branches yet)")
-    for node in traced.graph.nodes:
-        if node.op in ("placeholder", "output"):
-            continue
-        kind, detail = _kind(traced, node)
-        if kind == "linear":
-            found.append(Linear(name=str(node.target), module=detail, relu=False))
-        elif kind == "relu":
-            if not found or found[-1].relu:
-                unsupported.append(f"{node.name} (a ReLU follows a Linear)")
-            else:
-                found[-1] = Linear(name=found[-1].name, module=found[-1].module, relu=True)
-        elif kind == "flatten" and found:
-            unsupported.append(f"{node.name} (Flatten comes before the first Linear)")
-        elif kind == "unsupported":
-            unsupported.append(f"{node.name} ({detail})")
-    names = [layer.name for layer in found]
-    shared = [n for i, n in enumerate(names) if n in names[:i]]
-    weights = [layer.module.weight for layer in found]
-    shared += [names[i] for i, w in enumerate(weights) if any(w is v for v in weights[:i]) and names[i] not in shared]
-    unsupported += [f"{name} (its weights are used twice: each layer has its own)" for name in shared]
-    if sum(n.op == "placeholder" for n in traced.graph.nodes) != 1:
-        unsupported.append("the module's signature (one input tensor)")
-    if unsupported:
-        raise CompileError(
-            f"{type(module).__name__} has parts no instruction covers: {', '.join(unsupported)}; supported: {SUPPORTED}"
+    def unfolded(self) -> Graph | None:
+        """The graph whose samples are sent as the patches that its first layer goes over, so that this layer has one
+        tap; None where it has one already. The columns of its weights stay where they are."""
+        first = self.nodes[0]
+        if not isinstance(first, Layer) or first.window.taps == 1:
+            return None
+        out = {"map_height": first.window.out_height, "map_width": first.window.out_width}
+        window = Window(**out, out_height=first.window.out_height, out_width=first.window.out_width)
+        layer = replace(first, window=window, inputs=first.cols)
+        return replace(
+            self, nodes=(layer, *self.nodes[1:]), samples=Samples(channels=first.inputs, window=first.window)
         )
-    if not found:
-        raise CompileError(f"{type(module).__name__} has no Linear layer: nothing to train")
-    if found[-1].relu:
-        raise CompileError(f"layer {found[-1].name!r}: a ReLU follows the last Linear, which gives the logits")
-    for before, after in zip(found, found[1:], strict=False):
-        if before.outputs != after.inputs:
-            raise CompileError(
-                f"layer {after.name!r} takes {after.inputs} features, {before.name!r} before it gives {before.outputs}"
-            )
-    return Graph(layers=tuple(found), module=_without_dropout(traced))
-
-
-def _without_dropout(traced: fx.GraphModule) -> nn.Module:
-    """F.dropout drops whatever the module's mode is: the device has none."""
-    for node in [n for n in traced.graph.nodes if n.op == "call_function" and n.target in _DROPOUT]:
-        node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
-        traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
-
-
-def _kind(traced: fx.GraphModule, node: fx.Node) -> tuple[str, Any]:
-    if node.op == "call_module":
-        layer = traced.get_submodule(str(node.target))
-        match layer:
-            case nn.Linear():
-                return "linear", layer
-            case nn.ReLU():
-                return "relu", None
-            case nn.Dropout() | nn.Identity():
-                return "nothing", None
-            case nn.Flatten() if layer.start_dim == 1 and layer.end_dim == -1:
-                return "flatten", None
-        return "unsupported", type(layer).__name__
-    if node.op == "call_function":
-        if node.target in _RELU:
-            return "relu", None
-        if node.target in _DROPOUT:
-            return "nothing", None
-        if node.target in _FLATTEN and _flattens_samples(node):
-            return "flatten", None
-        return "unsupported", getattr(node.target, "__name__", str(node.target))
-    if node.op == "call_method":
-        if node.target == "relu":
-            return "relu", None
-        if node.target == "flatten" and _flattens_samples(node):
-            return "flatten", None
-    return "unsupported", f".{node.target}" if node.op == "call_method" else node.op
-
-
-def _flattens_samples(node: fx.Node) -> bool:
-    start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)
-    end = node.args[2] if len(node.args) > 2 else node.kwargs.get("end_dim", -1)
-    return (start, end) == (1, -1)

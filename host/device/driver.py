@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.declaration import Role
 from insitu.arch.isa import Opcode
-from insitu.arch.layout import blocks
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.program import Program
 from insitu.arch.registers import IDENTITY, REGISTERS, Error
+from insitu.host.device.counters import Counters
+from insitu.host.device.packing import Integers, Packing
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
 from insitu.host.device.snapshot import Snapshot
@@ -27,52 +26,7 @@ from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, Progr
 #: Seconds a wait may take unless told otherwise.
 TIMEOUT = 30.0
 
-#: Backends by name: "module:class", imported when first opened, so that none needs the others' libraries. Each class
-#: takes a CoreParams and its own keyword arguments.
-BACKENDS: dict[str, str] = {
-    "emulator": "insitu.host.device.emulated:EmulatedDevice",
-    "rtl": "insitu.host.device.rtl:RtlDevice",
-    "pysim": "insitu.host.device.pysim:PysimDevice",
-    "pynq": "insitu.host.device.pynq:PynqDevice",
-}
-
 Real = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.signedinteger[Any]]
-
-
-def open_device(core: CoreParams, backend: str = "emulator", **options: Any) -> Driver:
-    """Open a device: `with open_device(core) as device: ...`. Raises DeviceError for an unknown backend and
-    DeviceMismatch where what answers is not this core."""
-    if backend not in BACKENDS:
-        raise DeviceError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
-    module, _, name = BACKENDS[backend].partition(":")
-    try:
-        backend_class: Callable[..., Device] = getattr(importlib.import_module(module), name)
-        device = backend_class(core, **options)
-    except ModuleNotFoundError as error:
-        raise DeviceError(f"backend {backend!r} needs {error.name}, which is not installed") from error
-    try:
-        return Driver(device)
-    except BaseException:
-        device.close()
-        raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counters:
-    """The device's counters since they were last cleared."""
-
-    cycles: int
-    macs: int
-    instructions: int
-    saturated: int
-    stall_in: int
-    stall_out: int
-    accumulator_overflow: bool
-
-    def busy(self, core: CoreParams) -> float:
-        """Share of the array's multiply-accumulate slots that did useful work, 0 to 1."""
-        return self.macs / (core.cells * self.cycles) if self.cycles else 0.0
 
 
 class Driver:
@@ -90,6 +44,7 @@ class Driver:
         self.logits_tensor = ""  #: the program's tensor that `infer` and `train` store
         self._error_tensor = ""  # that `train_host` takes from the host
         self._weights: list[str] = []  # in the order `load_weights` takes them
+        self._packings: dict[str, Packing] = {}
         identity, version = self.registers["ID"], self.registers["VERSION"]
         if identity != IDENTITY or version != ARCH_VERSION:
             raise DeviceMismatch(
@@ -123,11 +78,13 @@ class Driver:
         parameter hash is not the one the program was made for."""
         self._check_hash(program.core)
         self._load_words(program)
-        by_place = {t.matrix: name for name, t in program.tensors.items()}
-        stored = [by_place[i.a] for i in program.entry("infer") if i.opcode is Opcode.STORE]
-        given = [by_place[i.d] for i in program.entry("train_host") if i.opcode is Opcode.LOAD]
-        self.logits_tensor, self._error_tensor = stored[-1], given[-1]
-        self._weights = [by_place[i.d] for i in program.entry("load_weights") if i.opcode is Opcode.LOAD]
+        # Tensors may share a place when they are not needed at the same time, never a scale register as well.
+        by_place = {(t.matrix, t.scale): name for name, t in program.tensors.items()}
+        loss = next(i for i in program.entry("train") if i.opcode is Opcode.LOSS)
+        self.logits_tensor, self._error_tensor = by_place[loss.a, loss.sa], by_place[loss.d, loss.sd]
+        masters = {t.matrix: name for name, t in program.tensors.items() if t.role is Role.MASTER}
+        self._weights = [masters[i.d] for i in program.entry("load_weights") if i.opcode is Opcode.LOAD]
+        self._packings = {}
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
 
@@ -254,9 +211,8 @@ class Driver:
     # Samples.
 
     def quantise(self, tensor: str, values: npt.ArrayLike) -> Integers:
-        """Real numbers in a tensor's format, flattened to [rows, features]; integers pass as they are."""
-        array = np.asarray(values)
-        array = array.reshape(len(array), math.prod(array.shape[1:]))
+        """Real numbers [n, ...] in a tensor's format, flattened to [n, features]; integers pass as they are."""
+        array = self._packing(tensor).flat(np.asarray(values))
         if array.dtype.kind in "iu":
             fmt = self.program.initial_format(tensor)
             held = np.iinfo(array.dtype)
@@ -270,23 +226,22 @@ class Driver:
             return array.astype(fmt.dtype, copy=False)
         return self.format(tensor).quantise(array)
 
+    def _packing(self, tensor: str) -> Packing:
+        """How a tensor's values lie in beats; found when first asked for, kept as long as the program."""
+        if tensor not in self._packings:
+            self._packings[tensor] = Packing(tensor, self.program.tensors[tensor], self.core.n)
+        return self._packings[tensor]
+
     def _beats(self, tensor: str, values: Integers) -> Buffer:
-        """Integers [rows, cols] as the beats of a LOAD, short batches filled with zeros."""
-        matrix = self.program.tensors[tensor].matrix
-        words = blocks(matrix.cols, self.core.n)
-        if values.ndim != 2 or values.shape[1] != matrix.cols:
-            raise DeviceError(f"{tensor} of shape {values.shape}: expected [n, {matrix.cols}]")
-        buffer = self.device.allocate(matrix.rows * words)
-        buffer.reshape(matrix.rows, -1)[: len(values), : matrix.cols] = values
-        return buffer
+        """Integers [n, width] as the beats of a LOAD, short batches filled with zeros."""
+        packing = self._packing(tensor)
+        return packing.fill(self.device.allocate(packing.beats), values)
 
     def _stored(self, tensor: str) -> Buffer:
-        matrix = self.program.tensors[tensor].matrix
-        return self.device.allocate(matrix.rows * blocks(matrix.cols, self.core.n))
+        return self.device.allocate(self._packing(tensor).beats)
 
     def _matrix(self, tensor: str, buffer: Buffer) -> Integers:
-        matrix = self.program.tensors[tensor].matrix
-        return buffer.reshape(matrix.rows, -1)[:, : matrix.cols]
+        return self._packing(tensor).matrix(buffer)
 
     def infer(self, x: npt.ArrayLike) -> Real:
         """Logits float32 [n, classes] of samples [n, ...], in batches of the program's."""
@@ -347,13 +302,14 @@ class Driver:
     # Weights.
 
     def write_weights(self, masters: Mapping[str, Integers]) -> None:
-        """Masters by tensor name, each [outputs, inputs (+ 1)]. Raises DeviceError where one is missing or unknown."""
+        """Masters by tensor name, each [outputs, taps * inputs (+ 1)]. Raises DeviceError where one is missing,
+        unknown or out of range."""
         names = self._weights
         if set(masters) != set(names):
             raise DeviceError(f"weights of {sorted(masters)}: this program has {sorted(names)}")
         for name in names:
             tensor = self.program.tensors[name]
-            shape = (tensor.matrix.rows, tensor.matrix.cols)
+            shape = (tensor.matrix.rows, tensor.matrix.width)
             if masters[name].shape != shape:
                 raise DeviceError(f"{name} of shape {masters[name].shape}: expected {shape}")
             half = 1 << (tensor.width - 1)
@@ -362,7 +318,7 @@ class Driver:
         self._run("load_weights", [self._beats(n, masters[n]) for n in names], [])
 
     def read_weights(self) -> dict[str, npt.NDArray[np.int32]]:
-        """Masters by tensor name: int32 [outputs, inputs (+ 1)]."""
+        """Masters by tensor name: int32 [outputs, taps * inputs (+ 1)]."""
         names = self._weights
         buffers = [self._stored(n) for n in names]
         self._run("store_weights", [], buffers)

@@ -20,7 +20,7 @@ _WEIGHT = "weight/"
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """masters: tensor name -> int32 [outputs, inputs (+ 1)]; scales: int64 [registers, 2], exponent and next."""
+    """masters: tensor name -> int32 [outputs, taps * inputs (+ 1)]; scales: int64 [registers, 2], exponent and next."""
 
     masters: dict[str, npt.NDArray[np.int32]]
     scales: npt.NDArray[np.int64]
@@ -54,7 +54,7 @@ class Snapshot:
         except (ValueError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise CheckpointError(f"{path}: no checkpoint, or a damaged one ({error})") from error
         expected = {
-            name: (t.matrix.rows, t.matrix.cols) for name, t in program.tensors.items() if t.role.value == "master"
+            name: (t.matrix.rows, t.matrix.width) for name, t in program.tensors.items() if t.role.value == "master"
         }
         found = {name: q.shape for name, q in snapshot.masters.items()}
         if found != expected or snapshot.scales.shape != (len(program.scales), 2):

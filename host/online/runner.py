@@ -14,7 +14,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from insitu.arch.program import Program, write_whole
-from insitu.host.device.driver import Driver, open_device
+from insitu.host.device.backends import open_device
+from insitu.host.device.driver import Driver
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import HostError
 from insitu.host.online.checkpoint import Checkpoint

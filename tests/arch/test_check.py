@@ -114,3 +114,12 @@ def test_rows_do_not_overlap(instruction: Instruction, operand: str) -> None:
 
 def test_a_single_row_needs_no_pitch() -> None:
     check(Instruction(opcode=Opcode.LOAD, rows=1, cols=9), CORE)
+
+
+def test_groups_of_columns_do_not_overlap() -> None:
+    kernel = {"kernel_width": 2, "width": 2, "master_width": 8, "a_pitch": 1, "b_pitch": 1}
+    shape = {"rows": 2, "cols": 4, "depth": 1}
+    update = Instruction(opcode=Opcode.UPDATE, **shape, **kernel, d_pitch=2)  # type: ignore[arg-type]
+    check(update, CORE)
+    with pytest.raises(PlaceError, match="operand d: rows of 8 elements overlap at a pitch of 1 words"):
+        check(replace(update, d_pitch=1), CORE)

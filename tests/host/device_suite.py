@@ -23,6 +23,8 @@ from tests.host import tiny
 from tests.host.tiny import BATCH, CLASSES, CORE
 
 BACKENDS = ["emulator", "rtl", "pysim"]
+#: Seconds that a wait may take, however slow the backend and busy the machine.
+PATIENCE = 300
 
 X, TARGETS = tiny.samples(BATCH, seed=2)
 
@@ -33,6 +35,7 @@ class OnTiny:
     @pytest.fixture
     def driver(self, backend: str) -> Iterator[Driver]:
         with open_device(CORE, backend) as driver:
+            driver.timeout = PATIENCE
             driver.load(tiny.compiled().program)
             driver.write_weights(tiny.compiled().masters)
             yield driver

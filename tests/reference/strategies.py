@@ -72,14 +72,16 @@ def pass_instructions(
     opcodes: tuple[Opcode, ...] = (*PASSES, Opcode.POOL, Opcode.UNPOOL),
     exact: bool = True,
     windows: bool = True,
+    plain: bool = True,
+    side: int | None = None,
 ) -> Case:
     """One legal compute instruction on arbitrary contents. `exact` allows exact exponents, which no core has;
-    `windows` lets about four in ten go over a window."""
-    plain = [o for o in PASSES if o in opcodes]
+    `windows` lets about four in ten go over a window, all where not `plain`; `side` bounds rows, columns and depth."""
+    without = [o for o in PASSES if o in opcodes and plain]
     windowed = [o for o in WINDOWED if o in opcodes and windows]
-    over = bool(windowed) and (not plain or draw(st.sampled_from([False] * 6 + [True] * 4)))
-    opcode = draw(st.sampled_from(windowed if over else plain))
-    side = max(20, core.n + 4) if not over else max(9, core.n + 2)
+    over = bool(windowed) and (not without or draw(st.sampled_from([False] * 6 + [True] * 4)))
+    opcode = draw(st.sampled_from(windowed if over else without))
+    side = side or (max(9, core.n + 2) if over else max(20, core.n + 4))
     rows, cols, depth = (draw(st.integers(1, side)) for _ in range(3))
     values: dict[str, Any] = {"opcode": opcode, "rows": rows, "cols": cols}
     values |= {name: draw(st.integers(0, 1)) for name in _FLAGS[opcode]}
@@ -119,6 +121,31 @@ def pass_instructions(
         seed=_seed(rng),
         stream_in=np.zeros((0, core.n), dtype=np.int64),
     )
+
+
+@st.composite
+def close_sums(draw: st.DrawFn) -> Case:
+    """Products of few short sums that come near the ends of their accumulators: whether one leaves the range on its
+    way, and so the sticky flag, hangs on the order of its terms."""
+    core = CoreParams(n=4, accumulator_bits=8, act_depth=96, err_depth=96, wgt_depth=96)
+    products = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
+    side = draw(st.sampled_from([1, 2, 2, 2, 3]))
+    case = draw(pass_instructions(core, opcodes=products, plain=side == 3, side=side))
+    (i,) = case.instructions
+    if i.weight_width:
+        i = replace(i, weight_width=8, weight_shift=0)
+    rng = np.random.default_rng(case.seed)
+    # One operand is 1 everywhere, so that a term is an element of the other. Where that is ACT, the bias operand is 1
+    # too; a 0 there leaves the bias alone.
+    ones, one = Memory.WGT, 1
+    if i.opcode is Opcode.UPDATE:
+        ones, one = ((Memory.ERR, 1), (Memory.ACT, 1), (Memory.ACT, 0))[int(rng.integers(2 + i.bias))]
+        if ones is Memory.ACT and i.bias:
+            i = replace(i, bias_exponent=-32)
+    # As large as a walk of that many steps may be to leave 8 bits about as often as not.
+    term = min(127, round(140 / _steps(i) ** 0.5))
+    images = {m: rng.choice([-term, -(term // 2), term // 2, term], image.shape) for m, image in case.memories.items()}
+    return replace(case, instructions=(i,), memories=images | {ones: np.full_like(images[ones], one)})
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -22,6 +21,7 @@ from tests.reference.compare import expect_equal
 from tests.reference.machine import ReferenceMachine, State
 from tests.reference.strategies import (
     Case,
+    close_sums,
     convolution_sequences,
     moves,
     on_any_core,
@@ -79,19 +79,27 @@ def compare(case: Case, *, statistics: bool = False) -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "cases"),
-    [(pass_instructions, 2400), (train_sequences, 350), (convolution_sequences, 350), (moves, 150)],
+    [
+        (on_any_core(pass_instructions), 2400),
+        (close_sums(), 800),
+        (on_any_core(moves), 150),
+        (on_any_core(train_sequences), 200),
+        (on_any_core(convolution_sequences), 250),
+    ],
+    ids=["passes", "close sums", "moves", "perceptrons", "convolutions"],
 )
-def test_equals_the_reference(strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
+def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> None:
     distinct = set()
 
     @explore(cases)
-    @given(on_any_core(strategy))
+    @given(strategy)
     def run(case: Case) -> None:
         distinct.add((repr(case), *(image.tobytes() for image in case.memories.values())))
         compare(case)
 
     run()
-    assert len(distinct) > 0.9 * cases
+    # A few are alike: what was drawn for a layer that the memories have no room for changes nothing.
+    assert len(distinct) > 0.8 * cases
 
 
 @explore(60)
@@ -100,7 +108,7 @@ def test_statistics_change_nothing(case: Case) -> None:
     compare(case, statistics=True)
 
 
-@explore(300)
+@explore(250)
 @given(on_any_core(pass_instructions))
 def test_without_vector_code(case: Case) -> None:
     """The machines that lack the instructions take products in floating point, to the same bits."""

@@ -66,9 +66,9 @@ def test_missing_model_file(refuses: Refuses, command: tuple[str, ...]) -> None:
         ("leaves", ("leaves", "SystemExit")),
         ("wrong_outputs", ("[2, 3]", "[2, 10]")),
         ("wrong_inputs", ("wrong_inputs", "1 x 8 x 8".replace(" x ", ", "))),
-        ("sigmoid", ("Sigmoid", "supported: Flatten, Linear, ReLU")),
+        ("sigmoid", ("Sigmoid", "MaxPool2d, Flatten, Linear, ReLU")),
         ("untraceable", ("Branches", "torch.fx")),
-        ("frozen_logits", ("'1'", "ReLU follows the last Linear")),
+        ("frozen_logits", ("'1'", "ReLU follows the last layer")),
     ],
 )
 def test_wrong_model_file(refuses: Refuses, factory: str, quoted: tuple[str, ...]) -> None:
@@ -178,6 +178,9 @@ def test_student_that_does_not_fit(refuses: Refuses) -> None:
     refuses("train", *DIGITS, "--core", "n=4,act_depth=64", quoted=("ACT holds 64 words", "act_depth="))
     refuses(*ONLINE, "--core", "n=4,err_depth=8", quoted=("ERR holds 8 words", "err_depth="))
     refuses("simulate", "--batch", 70_000, quoted=("70000 x 784", "65535"))
+    refuses(
+        "simulate", "--model", "lenet", quoted=("ACT holds 8192 words", "0.y 50176x6", "largest batch that fits is 4")
+    )
 
 
 # Program files.
