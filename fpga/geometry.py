@@ -303,7 +303,9 @@ class Geometry(wiring.Component):
         depths = Array([*(Const(params.depth(k), SIZE_BITS) for k in Memory), Const(0, SIZE_BITS)])
         used_1, cols_1, weights_1, base_1, pitch_1 = register(), register(16), register(), register(20), register(12)
         used_2, blocks, weights_2, below = register(), register(17), register(), register(signed(22))
-        used_3, above, overlaps, used_4 = register(), register(signed(24)), register(), register()
+        used_3, above, used_4, several_3 = register(), register(signed(24)), register(), register()
+        pitch_3, words_3 = register(12), register(SIZE_BITS + 1)
+        words = Mux(weights_2, grouped + apart, blocks)
         pitch_2, limit = register(12), [register(SIZE_BITS, name=f"limit_{k}") for k in range(4)]
         extent, far, wrong = register(SIZE_BITS + 16), register(signed(SIZE_BITS + 18)), register()
         several = register()  # rows
@@ -319,14 +321,16 @@ class Geometry(wiring.Component):
             weights_2.eq(weights_1),
             below.eq(base_1 - pitch_1),
             pitch_2.eq(pitch_1),
+            pitch_3.eq(pitch_2),
             *(late.eq(early) for early, late in zip(limit, limit[1:], strict=False)),
             several.eq(x > 1),
             used_3.eq(used_2),
-            above.eq(below + Mux(weights_2, grouped + apart, blocks)),
-            overlaps.eq(several & (pitch_2 < blocks)),
+            above.eq(below + words),
+            words_3.eq(words),
+            several_3.eq(several),
             extent.eq(product),
             far.eq(extent + above),
-            wrong.eq(overlaps),
+            wrong.eq(several_3 & (pitch_3 < words_3)),
             used_4.eq(used_3),
         ]
         with m.If(self.clear):
