@@ -46,8 +46,8 @@ LOSS_ROW = 10
 LOSS_DIVIDE = PROBABILITY_BITS + 3
 #: LOSS: from the end of the last division's slot to its row entering the drain.
 LOSS_TAIL = 16
-#: POOL, UNPOOL: from the last word read, or begun to be written, to the last element being written.
-POOL_TAIL = 16
+#: POOL, UNPOOL: from the last word read, or the place of the last one written, to the last element being written.
+POOL_TAIL = 23
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
@@ -104,19 +104,25 @@ def cost(instruction: Instruction, n: int) -> Cost:
             vector = rows * (LOSS_ROW + words * (LOSS_READS + LOSS_DIVIDE))
             return Cost(cycles=fixed + vector + LOSS_TAIL + DRAIN_TO_MEMORY, vector=vector)
         case Opcode.POOL | Opcode.UNPOOL:
-            vector = instruction.rows * blocks(instruction.cols, n) * _pooled(instruction)
+            vector = _pooled(instruction, n)
             return Cost(cycles=fixed + vector + POOL_TAIL, vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
             return _product(instruction, n, fixed + pipeline(instruction.opcode))
     raise ArchError(f"no cost for {instruction}")
 
 
-def _pooled(instruction: Instruction) -> int:
-    """Words that POOL reads, or UNPOOL writes, for each sample and block of columns. What is empty takes one."""
-    w = instruction.window
-    if instruction.opcode is Opcode.UNPOOL:
-        return w.map_pixels
-    return int(np.maximum(1, (w.reads >= 0).sum(axis=1)).sum())
+def _pooled(instruction: Instruction, n: int) -> int:
+    """Cycles from the first word that a pool reads to the last that it reads, or writes in UNPOOL. POOL reads what a
+    window has, or a word where that is nothing. UNPOOL goes over kernels side by side until the map ends; it writes the
+    words of one while it reads the next one's, and takes the last word of a kernel when those of the one before are
+    written."""
+    i, w = instruction, instruction.window
+    columns = blocks(i.cols, n)
+    if i.opcode is Opcode.POOL:
+        return i.rows * columns * int(np.maximum(1, (w.reads >= 0).sum(axis=1)).sum())
+    down, across = _parts(w.map_height, w.kernel_height), _parts(w.map_width, w.kernel_width)
+    words = np.tile(np.repeat(np.outer(down, across), i.rows), columns)
+    return int(words[0] + np.maximum(words[1:], words[:-1]).sum() + words[-1] - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

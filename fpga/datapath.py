@@ -23,6 +23,7 @@ from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
 from insitu.fpga.operands import Operands
+from insitu.fpga.pool import Pool
 from insitu.fpga.random import LaneGenerators
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.shift import ShiftControl
@@ -38,6 +39,8 @@ WORDS = RAW + 1
 #: From a step to its sum in the drain registers, and to the first pop at the earliest.
 STEP_TO_DRAIN = RAW + Operands.LATENCY + MacArray.LATENCY
 STEP_TO_POP = RAW + Operands.LATENCY + MacArray.POPPED
+#: From a step to its words in the lanes.
+STEP_TO_LANES = RAW + WeightPort.LATENCY + Rotator.LATENCY
 #: From a row to its elements being written, all passes but UPDATE.
 ROW_TO_MEMORY = NARROW_LATENCY + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 #: From an address of the mask to its flags in the lanes.
@@ -48,6 +51,8 @@ assert timing.DRAIN_TO_MEMORY == ROW_TO_MEMORY
 assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
 # A register for the beat first.
 assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
+# A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
+assert timing.POOL_TAIL == 1 + STEP_TO_LANES + 2 + timing.LOAD_TAIL - 1
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -109,8 +114,13 @@ class Datapath(wiring.Component):
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
         update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
-        weights_read, product = Signal(), Signal()
-        m.d.sync += [weights_read.eq(forward | backward), product.eq(forward | backward | update)]
+        pool_op, unpool_op = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
+        weights_read, product, walks = Signal(), Signal(), Signal()
+        m.d.sync += [
+            weights_read.eq(forward | backward),
+            product.eq(forward | backward | update),
+            walks.eq(forward | backward | update | pool_op | unpool_op),
+        ]
 
         # Engines find the banks by these submodules' names: no wire here may be called the same.
         banks = self.memories
@@ -129,7 +139,7 @@ class Datapath(wiring.Component):
         # The units start a cycle after `launch`.
         start_pass, start_loss, start_stream, start_tiles = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
-            start_pass.eq(self.launch & product),
+            start_pass.eq(self.launch & walks),
             start_loss.eq(self.launch & loss_op),
             start_stream.eq(self.launch & (load | store)),
             start_tiles.eq(self.launch),
@@ -137,6 +147,8 @@ class Datapath(wiring.Component):
         start_rows = copies(m, self.launch, 3, "start_rows")
 
         m.submodules.window = window = WindowWalker(n, bits)
+        m.submodules.patches = patches = WindowWalker(n, bits)
+        m.submodules.pool = pool = Pool(n, bits, act.width, err.width, self._moved)
         m.submodules.issue = self.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
         m.submodules.reader = reader = RowWalker(n, bits)
@@ -153,7 +165,16 @@ class Datapath(wiring.Component):
             window.take.eq(issue.take),
             window.fields.eq(f),
             window.geometry.eq(self.geometry),
-            window.start.eq(self.locate & product),
+            window.start.eq(self.locate & walks),
+            # The same walk again, over what UNPOOL writes.
+            patches.fields.eq(f),
+            patches.fields.opcode.eq(Opcode.UNPOOL),
+            patches.fields.b_base.eq(f.d_base),
+            patches.fields.b_pitch.eq(f.d_pitch),
+            patches.geometry.eq(self.geometry),
+            patches.geometry.b.eq(self.geometry.d),
+            patches.start.eq(self.locate & unpool_op),
+            patches.take.eq(pool.take),
             walk.start.eq(start_loss),
             walk.fields.eq(f),
             reader.base.eq(read_base),
@@ -167,7 +188,7 @@ class Datapath(wiring.Component):
             beats.shape.eq(shape),
             reader.singly.eq(store),
             pop.singly.eq(loss_op),
-            writer.singly.eq(loss_op | load),
+            writer.singly.eq(loss_op | load | pool_op),
             self.work.eq(issue.work),
         ]
         for walker, start in zip((reader, pop, writer), start_rows, strict=True):
@@ -208,7 +229,8 @@ class Datapath(wiring.Component):
             late_valid & forward,
             late.a.turn,
             (late_valid & forward, late.a.address),
-            (late_valid & update, late.b.address),
+            (late_valid & (update | unpool_op), late.b.address),
+            (late_valid & pool_op, late.a.address),
             (walk.read, walk.a),
             (reads_of[Memory.ACT], reader.address),
         )
@@ -216,7 +238,7 @@ class Datapath(wiring.Component):
             Memory.ERR,
             late_valid & backward,
             late.a.turn,
-            (late_valid & ~forward, late.a.address),
+            (late_valid & ~forward & ~pool_op, late.a.address),
             (walk.read, walk.b),
             (reads_of[Memory.ERR], reader.address),
         )
@@ -235,7 +257,7 @@ class Datapath(wiring.Component):
             operands.shape.eq(shape),
             operands.bias.eq(self.bias),
             operands.start.eq(start_tiles),
-            operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
+            operands.valid.eq(delay(m, step.valid & product, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
             operands.zero.eq(delay(m, step.zero, RAW, "zero", data=True)[-1]),
             operands.a_turn.eq(delay(m, step.a.turn, RAW, "a_turn", data=True)[-1]),
@@ -270,6 +292,18 @@ class Datapath(wiring.Component):
             unit.lanes.eq(lanes_seen),
             unit.z.eq(operands.z),
             unit.t.eq(operands.t),
+        ]
+
+        # POOL, UNPOOL.
+        m.d.comb += [
+            pool.unpool.eq(unpool_op),
+            pool.mask.eq(f.mask),
+            pool.valid.eq(delay(m, step.valid & ~product, STEP_TO_LANES, "pooled")[-1]),
+            pool.last.eq(last[STEP_TO_LANES]),
+            pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
+            *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
+            *(pool.y[k].eq(operands.z[k]) for k in range(n)),
+            pool.segment.eq(patches.segment),
         ]
 
         # Drain.
@@ -311,21 +345,24 @@ class Datapath(wiring.Component):
         ]
 
         # The way back.
-        m.submodules.transfer = transfer = Transfer(params, self._widest, drain.delta_bits)
+        m.submodules.transfer = transfer = Transfer(params, self._moved, drain.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
-        pop_go = last[STEP_TO_POP - 1] | unit.go
+        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
         writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
+        pools = copies(m, pool_op | unpool_op, n, "pools")
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
         m.d.comb += [
             pop.go.eq(pop_go),
             self.beat_ready.eq(load & beats.more),
             beats.step.eq(accepted | asked),
-            writer.go.eq(Mux(load, accepted, Mux(update, go[writing + UPDATE_LATENCY], go[writing]))),
+            writer.go.eq(
+                Mux(load, accepted, Mux(pool_op, pool.go, Mux(update, go[writing + UPDATE_LATENCY], go[writing])))
+            ),
             reader.go.eq(
                 Mux(
                     store,
@@ -338,14 +375,14 @@ class Datapath(wiring.Component):
                 )
             ),
             transfer.fields.eq(f),
-            transfer.value.eq(drain.value),
+            *(transfer.value[k].eq(Mux(pools[k], pool.value[k], drain.value[k])) for k in range(n)),
             transfer.delta.eq(drain.delta),
             transfer.words.eq(words),
             transfer.beat_in.as_value().eq(beat),
-            transfer.valid.eq(writer.valid),
-            transfer.row.eq(writer.row),
-            transfer.address.eq(writer.address),
-            transfer.col_lanes.eq(writer.col_lanes),
+            transfer.valid.eq(Mux(unpool_op, pool.put, writer.valid)),
+            transfer.row.eq(Mux(unpool_op, pool.place.turn, writer.row)),
+            transfer.address.eq(Mux(unpool_op, pool.place.address, writer.address)),
+            transfer.col_lanes.eq(Mux(unpool_op, ragged | ~pool.right.replicate(n), writer.col_lanes)),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
             transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
             transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
@@ -360,7 +397,7 @@ class Datapath(wiring.Component):
         for k in range(n):
             m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], wgt.o[k])))
 
-        target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        target = Mux(load, f.memory, Mux(forward | pool_op, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
             targeted = Signal(name=f"to_{name.name.lower()}")
             m.d.sync += targeted.eq(target == name)
@@ -374,7 +411,7 @@ class Datapath(wiring.Component):
         tail = Signal(range(timing.UPDATE_TO_MEMORY + 2))
         with m.If(pop.valid & pop.last):
             m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
-        with m.Elif(load & writer.valid & writer.last):
+        with m.Elif(((load | pool_op) & writer.valid & writer.last) | (pool.put & pool.final)):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
@@ -386,3 +423,8 @@ class Datapath(wiring.Component):
         """Bits of a narrowed element."""
         p = self.params
         return max(p.activation_bits, p.error_bits, p.gradient_bits)
+
+    @property
+    def _moved(self) -> int:
+        """Bits of an element that comes from the drain, or as it is from ACT or ERR."""
+        return max(self._widest, self.params.word_bits(Memory.ACT), self.params.word_bits(Memory.ERR))

@@ -23,12 +23,12 @@ CHECK_LATENCY = 1 + VERDICT - (WORDS - 1 - FIRST_WORD)
 GEOMETRY_LATENCY = 1 + SETTLE - (WORDS - 1 - FIRST_WORD)
 #: Extents of a window: 0 stands for 1.
 EXTENTS = tuple(f"{what}_{axis}" for what in ("map", "out", "kernel") for axis in ("height", "width"))
-_CODES = [int(code) for code in Opcode if code not in (Opcode.POOL, Opcode.UNPOOL)]
+_CODES = [int(code) for code in Opcode]
 
 
 def fields(opcode: Opcode) -> tuple[str, ...]:
     """Fields that this core reads of an opcode, none where it does not have it: it stops at a word that has others.
-    `exact` is the emulator's alone; POOL and UNPOOL are not built yet."""
+    `exact` is the emulator's alone."""
     if opcode not in _CODES:
         return ()
     return ("opcode", *(name for name in USED[opcode] if name != "exact"))

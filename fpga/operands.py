@@ -89,7 +89,8 @@ class Operands(wiring.Component):
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
         m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
         # What every lane looks at it has of its own.
-        a_act = copies(m, (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS), n, "a_act")
+        of_act = (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS) | (f.opcode == Opcode.POOL)
+        a_act = copies(m, of_act, n, "a_act")
         b_wgt, b_err = copies(m, weights, n, "b_wgt"), copies(m, loss, n, "b_err")
         for rotator, turn in ((a_lanes, a_turn), (b_lanes, b_turn)):
             m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn))

@@ -30,12 +30,13 @@ class SegmentLayout(data.StructLayout):
     """Steps of a tile that follow one another in both operands, and where they begin.
 
     a, b: places; where A is read by columns, its address is less by the pitch times its turn. single: one step, else
-    those of the span. zero: A counts as zero. last: of its tile; final: of the pass.
+    those of the span. zero: A counts as zero. right: in the last block of columns. last: of its tile; final: of the
+    pass.
     """
 
     def __init__(self, n: int, bits: int) -> None:
         place = PlaceLayout(n, bits)
-        super().__init__({"a": place, "b": place, "single": 1, "zero": 1, "last": 1, "final": 1})
+        super().__init__({"a": place, "b": place, "single": 1, "zero": 1, "right": 1, "last": 1, "final": 1})
 
 
 def _set(place: Any, address: Value, turn: Value) -> list[Any]:
@@ -293,7 +294,7 @@ class WindowWalker(wiring.Component):
         a_pair, b_pair, a_rest, b_rest = (
             register(place, name=name) for name in ("a_pair", "b_pair", "a_rest", "b_rest")
         )
-        flags = data.StructLayout({"last": 1, "tail": 1})
+        flags = data.StructLayout({"last": 1, "tail": 1, "right": 1})
         pair_flags, tile_flags = register(flags), register(flags)
         a, b = register(place, name="a_first"), register(place, name="b_first")
         # Of a tile's first tap, or beyond its last where the bias stands apart.
@@ -308,6 +309,7 @@ class WindowWalker(wiring.Component):
                 *_set(b_rest, b_base + b_down.address, b_down.turn),
                 pair_flags.last.eq(last_tile),
                 pair_flags.tail.eq(in_tail),
+                pair_flags.right.eq(across.last),
                 whole_valid.eq(sums_valid),
                 *_set(a, *_sum(a_pair, a_rest)),
                 *_set(b, *_sum(b_pair, b_rest)),
@@ -360,6 +362,7 @@ class WindowWalker(wiring.Component):
                 *_set(shown.a, a.address, a.turn),
                 *_set(shown.b, Mux(empty, bias_at, b.address), b.turn),
                 shown.single.eq(empty & ~whole_tap),
+                shown.right.eq(tile_flags.right),
                 shown.zero.eq((empty & ~apart) | x.missed | y.missed),
                 a_row.eq(a),
                 b_row.eq(b),
