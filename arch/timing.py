@@ -4,7 +4,7 @@ An instruction is fetched, set up, run and drained before the next is fetched; i
 overlaps the next. Tiles go down a column of tiles, then to the next column. With K_t the steps of tile t and D_t its
 valid rows (what its drain takes), a pass of T tiles takes
 
-    FETCH + SETUP + N + seeding + K_0 + sum over t >= 1 of max(K_t, D_(t-1)) + pipeline + D_(T-1)
+    FETCH + setup + seeding + K_0 + sum over t >= 1 of max(K_t, D_(t-1)) + pipeline + D_(T-1)
 
 where `seeding` is only there for an instruction that draws random bits. The core's units state the latencies that these
 constants are sums of, and refuse to be built where they differ.
@@ -25,35 +25,36 @@ from insitu.arch.loss import PROBABILITY_BITS
 
 #: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
 FETCH = WORDS + 12
-#: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then one to start.
-SETUP = 1
-#: Cycles between an issued step and the first in which its sum is in the drain registers: step, request, address, read,
-#: words, four to round, two to rotate, operand, multiply.
-ISSUE_TO_ACCUMULATOR = 13
-#: From a row leaving the drain registers to its elements being written: mask, five to shift and round, two to fit, a
-#: register, two to rotate, one to pass the masters, two to fit.
-DRAIN_TO_MEMORY = 14
+#: The strides of a window and the first places of its walk are found in so many cycles. In N of them the multiples of
+#: the pitches for the column addresses are made, one bank a cycle, and two are to start.
+SETUP = 16
+#: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, read, two
+#: for the words, five to round, two to rotate, operand, two to the cells, product, sum.
+ISSUE_TO_ACCUMULATOR = 17
+#: From a row leaving the drain registers to its elements being written: a register, mask, seven to shift and round, two
+#: to fit, a register, two to rotate, one to pass the masters, two to fit, two to the bank.
+DRAIN_TO_MEMORY = 19
 #: The same for an UPDATE, which multiplies, shifts and fits once more.
-UPDATE_TO_MEMORY = 22
+UPDATE_TO_MEMORY = 30
 #: LOAD: from the last beat to its elements being written.
-LOAD_TAIL = 6
+LOAD_TAIL = 9
 #: STORE: from its beginning to the first beat on the stream.
-STORE_HEAD = 11
+STORE_HEAD = 12
 #: LOSS, for each row: to find the maximum, and to sum, after the last read.
 LOSS_ROW = 10
 #: LOSS: cycles of a division: a bit each, one to round, one to load.
 LOSS_DIVIDE = PROBABILITY_BITS + 3
 #: LOSS: from the end of the last division's slot to its row entering the drain.
-LOSS_TAIL = 15
-#: POOL, UNPOOL: from the last word read, or begun to be written, to the last element being written.
-POOL_TAIL = 16
+LOSS_TAIL = 16
+#: POOL, UNPOOL: from the last word read, or the place of the last one written, to the last element being written.
+POOL_TAIL = 23
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
 
 def setup(n: int) -> int:
     """Cycles between decoding and the first step."""
-    return SETUP + n
+    return max(SETUP, n + 2)
 
 
 def seeding(instruction: Instruction, n: int) -> int:
@@ -103,19 +104,25 @@ def cost(instruction: Instruction, n: int) -> Cost:
             vector = rows * (LOSS_ROW + words * (LOSS_READS + LOSS_DIVIDE))
             return Cost(cycles=fixed + vector + LOSS_TAIL + DRAIN_TO_MEMORY, vector=vector)
         case Opcode.POOL | Opcode.UNPOOL:
-            vector = instruction.rows * blocks(instruction.cols, n) * _pooled(instruction)
+            vector = _pooled(instruction, n)
             return Cost(cycles=fixed + vector + POOL_TAIL, vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
             return _product(instruction, n, fixed + pipeline(instruction.opcode))
     raise ArchError(f"no cost for {instruction}")
 
 
-def _pooled(instruction: Instruction) -> int:
-    """Words that POOL reads, or UNPOOL writes, for each sample and block of columns. What is empty takes one."""
-    w = instruction.window
-    if instruction.opcode is Opcode.UNPOOL:
-        return w.map_pixels
-    return int(np.maximum(1, (w.reads >= 0).sum(axis=1)).sum())
+def _pooled(instruction: Instruction, n: int) -> int:
+    """Cycles from the first word that a pool reads to the last that it reads, or writes in UNPOOL. POOL reads what a
+    window has, or a word where that is nothing. UNPOOL goes over kernels side by side until the map ends; it writes the
+    words of one while it reads the next one's, and takes the last word of a kernel when those of the one before are
+    written."""
+    i, w = instruction, instruction.window
+    columns = blocks(i.cols, n)
+    if i.opcode is Opcode.POOL:
+        return i.rows * columns * int(np.maximum(1, (w.reads >= 0).sum(axis=1)).sum())
+    down, across = _parts(w.map_height, w.kernel_height), _parts(w.map_width, w.kernel_width)
+    words = np.tile(np.repeat(np.outer(down, across), i.rows), columns)
+    return int(words[0] + np.maximum(words[1:], words[:-1]).sum() + words[-1] - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,8 @@ class Tiles:
 def tiles(instruction: Instruction, n: int) -> Tiles:
     """Columns of tiles outermost: for FORWARD and BACKWARD blocks of columns, then pixels, then rows of a pixel; for
     UPDATE taps, then blocks of a tap's columns, the bias of several taps last, then rows. What a pixel or a tap does
-    not meet is left out; an empty sum takes a step."""
+    not meet is left out; an empty sum takes a step. Where the bias is one of the only tap's columns (FORWARD), its
+    steps are taken to the last, with zeros where the tap does not meet."""
     i, w = instruction, instruction.window
     rows = _parts(i.rows, n)
     if i.opcode is Opcode.UPDATE:
@@ -151,7 +159,8 @@ def tiles(instruction: Instruction, n: int) -> Tiles:
     met = ((w.reads if i.opcode is Opcode.FORWARD else w.writes) >= 0).sum(axis=1)
     bias = i.bias if i.opcode is Opcode.FORWARD else 0
     cols = _parts(i.cols, n)
-    steps = np.repeat(np.maximum(1, met * (i.depth - bias) + bias), len(rows))
+    terms = met * (i.depth - bias) + bias if w.taps > 1 or not bias else np.full_like(met, i.depth)
+    steps = np.repeat(np.maximum(1, terms), len(rows))
     return Tiles(
         steps=np.tile(steps, len(cols)),
         rows=np.tile(rows, len(cols) * len(met)),

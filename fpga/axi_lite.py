@@ -50,7 +50,7 @@ AXI_LITE = wiring.Signature(
     }
 )
 
-#: The core's register bus seen from its manager: read_data comes one cycle after read.
+#: The core's register bus seen from its manager: read_data comes three cycles after read.
 BUS = wiring.Signature(
     {
         "address": Out(ADDRESS_BITS),
@@ -81,12 +81,12 @@ class AxiLite(wiring.Component):
     any order and any number of cycles apart; B and R are held until they are taken. An address that `find` refuses is
     answered DECERR, a write of one to three of a register's bytes SLVERR, and neither reaches the bus; a write of no
     bytes is OKAY and does nothing. Writes go first, but never two cycles in a row, so no read waits for ever.
-    Latency 2 cycles to B, 3 to R; one write in 2 cycles, one read in 3. `xPROT` is ignored. Reset drops what is held.
+    Latency 2 cycles to B, 5 to R; one write in 2 cycles, one read in 5. `xPROT` is ignored. Reset drops what is held.
     """
 
     def __init__(self) -> None:
         super().__init__({"axi": In(AXI_LITE), "bus": Out(BUS)})
-        # What is held, for proofs to look at; `fetching`: the bus was read in the cycle before.
+        # What is held, for proofs to look at; `fetching`: the bus was read and has not answered.
         self.aw, self.ar = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         self.w_data, self.w_strobe = Signal(32), Signal(4)
         self.fetching = Signal()
@@ -108,7 +108,7 @@ class AxiLite(wiring.Component):
 
         # A write, where both its halves are here and the answer before it is gone; else a read.
         writes, reads = Signal(), Signal()
-        fetching, fetched_legal = self.fetching, Signal()
+        fetching, answers, fetched_legal = self.fetching, Signal(), Signal()
         write_legal, read_legal = decode(aw), decode(ar)
         m.d.comb += [
             writes.eq(has_aw & has_w & ~axi.bvalid),
@@ -125,10 +125,13 @@ class AxiLite(wiring.Component):
         with m.Elif(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
 
-        m.d.sync += fetching.eq(reads)
+        # `third`: this is the cycle in which the bus answers, three after the read.
+        first, second, third = Signal(), Signal(), Signal()
+        m.d.comb += answers.eq(fetching & third)
+        m.d.sync += [fetching.eq(reads | (fetching & ~third)), first.eq(reads), second.eq(first), third.eq(second)]
         with m.If(reads):
             m.d.sync += [has_ar.eq(0), fetched_legal.eq(read_legal)]
-        with m.If(fetching):
+        with m.If(answers):
             m.d.sync += [
                 axi.rvalid.eq(1),
                 axi.rdata.eq(Mux(fetched_legal, bus.read_data, 0)),

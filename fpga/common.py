@@ -15,19 +15,39 @@ FieldsLayout = data.StructLayout(
     {name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()}
 )
 
+#: Attributes of a register that synthesis shall leave alone, though another one always holds the same.
+KEPT = {"keep": 1}
+
 
 def lanes(shape: Any, n: int) -> data.ArrayLayout:
     """N values of one shape, lane (or bank) 0 lowest."""
     return data.ArrayLayout(shape, n)
 
 
-def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
-    """`value` and its copies 1 .. `cycles` cycles later; reset to zero."""
+def register(shape: Any = 1, *, name: str | None = None) -> Any:
+    """A register of data: no reset clears it, for one that reaches everything is the slowest wire of all. What says
+    that the data are valid is cleared."""
+    return Signal(shape, name=name, reset_less=True, src_loc_at=1)
+
+
+def delay(m: Module, value: Any, cycles: int, name: str, *, data: bool = False) -> list[Any]:
+    """`value` and its copies 1 .. `cycles` cycles later; reset to zero, unless they are `data`."""
     out = [value]
     for k in range(cycles):
-        late = Signal(value.shape(), name=f"{name}_{k + 1}")
+        late = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=data)
         m.d.sync += late.eq(out[-1])
         out.append(late)
+    return out
+
+
+def copies(m: Module, value: Any, count: int, name: str) -> list[Any]:
+    """`count` registers of `value`, a cycle later, which synthesis does not merge into one: each stands beside what it
+    drives, where one register for all would be far from most."""
+    out = []
+    for k in range(count):
+        copy = Signal(value.shape(), name=f"{name}_{k}", attrs=KEPT)
+        m.d.sync += copy.eq(value)
+        out.append(copy)
     return out
 
 
@@ -36,9 +56,36 @@ def clamped(value: Value, low: int, high: int) -> Value:
     return Mux(value < low, Const(low), Mux(value > high, Const(high), value))
 
 
-def low_mask(count: Value, width: int) -> Value:
-    """`width` bits, the lowest `count` of them set; none where `count` <= 0."""
-    return Cat(count > bit for bit in range(width))
+class Compared:
+    """An unsigned count against constants under `below`, a cycle later: its halves are decoded into registers, so that
+    each comparison is one level of logic."""
+
+    def __init__(self, m: Module, count: Value, below: int, name: str) -> None:
+        low, high = count[:3], count[3:]
+        groups = range((below - 1 >> 3) + 1)
+        self._more, self._equal = register(8, name=f"{name}_more"), register(8, name=f"{name}_equal")
+        self._beyond, self._here = (
+            register(len(groups), name=f"{name}_beyond"),
+            register(len(groups), name=f"{name}_here"),
+        )
+        m.d.sync += [
+            self._more.eq(Cat(low > k for k in range(8))),
+            self._equal.eq(Cat(low == k for k in range(8))),
+            self._beyond.eq(Cat(high > k for k in groups)),
+            self._here.eq(Cat(high == k for k in groups)),
+        ]
+
+    def above(self, constant: int) -> Value:
+        """count > constant"""
+        return self._beyond[constant >> 3] | (self._here[constant >> 3] & self._more[constant & 7])
+
+    def equals(self, constant: int) -> Value:
+        """count == constant"""
+        return self._here[constant >> 3] & self._equal[constant & 7]
+
+    def mask(self, width: int) -> Value:
+        """`width` bits, the lowest `count` of them set."""
+        return Cat(self.above(bit) for bit in range(width))
 
 
 def any_of(values: Sequence[Value]) -> Value:

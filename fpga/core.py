@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, ResetInserter, Signal, unsigned
+from amaranth import Cat, Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,7 +56,7 @@ class Core(wiring.Component):
         m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits)
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
         f = decoder.fields
-        draws = Signal()
+        draws, committed, held = Signal(), Signal(), Signal(8)
         storing = sequencer.running & (f.opcode == Opcode.STORE)
         shown, taken = self.o_stream.valid, self.o_stream.ready
 
@@ -75,22 +75,22 @@ class Core(wiring.Component):
             decoder.capture.eq(sequencer.capture),
             decoder.index.eq(sequencer.index),
             decoder.word.eq(sequencer.word),
-            decoder.slot.eq(sequencer.slot),
             exponents.fields.eq(f),
             exponents.slot.eq(sequencer.slot),
             exponents.scale.eq(scales.core_o),
             exponents.spread.eq(datapath.spread),
             scales.core_index.eq(exponents.index),
-            scales.core_write.eq(f.track & (sequencer.begin | (sequencer.ended & sequencer.running))),
+            scales.core_write.eq(committed),
             scales.core_write_index.eq(f.sd),
-            scales.core_data[:8].eq(exponents.target),
-            scales.core_data[8:].eq(exponents.target),
+            scales.core_data.eq(Cat(exponents.target, held)),
+            scales.bus_write_index.eq(registers.scale_write_index),
             scales.bus_index.eq(registers.scale_index),
             scales.bus_write.eq(registers.scale_write),
             scales.bus_data.eq(registers.scale_data),
             registers.scale.eq(scales.bus_o),
             registers.status.eq(sequencer.status),
             datapath.fields.eq(f),
+            datapath.geometry.eq(decoder.geometry),
             datapath.narrow_shift.eq(exponents.narrow_shift),
             datapath.update_shift.eq(exponents.update_shift),
             datapath.loss_shift.eq(exponents.loss_shift),
@@ -98,6 +98,7 @@ class Core(wiring.Component):
             datapath.seed.eq(registers.seed),
             datapath.begin.eq(sequencer.begin),
             datapath.build.eq(sequencer.build),
+            datapath.locate.eq(sequencer.locate),
             datapath.seed_start.eq(sequencer.seed_start),
             datapath.launch.eq(sequencer.launch),
             datapath.beat_valid.eq(self.i_stream.valid & sequencer.running),
@@ -109,9 +110,9 @@ class Core(wiring.Component):
             datapath.taken.eq(queue.taken),
             datapath.delivered.eq(shown & taken),
         ]
-        with m.If(sequencer.running):
-            m.d.comb += scales.core_data[8:].eq(exponents.following)
         m.d.sync += [
+            committed.eq(f.track & (sequencer.begin | (sequencer.ended & sequencer.running))),
+            held.eq(Mux(sequencer.running, exponents.following, exponents.target)),
             draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
             registers.step_seed.eq(sequencer.ended & draws),
             registers.count.cycles.eq(sequencer.cycles),

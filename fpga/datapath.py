@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,36 +12,47 @@ from insitu.arch import timing
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
-from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding
+from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, delay
+from insitu.fpga.common import FieldsLayout, copies, delay, register
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
+from insitu.fpga.geometry import GeometryLayout
 from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
 from insitu.fpga.operands import Operands
+from insitu.fpga.pool import Pool
 from insitu.fpga.random import LaneGenerators
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.shift import ShiftControl
 from insitu.fpga.tiles import RowWalker
 from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
 from insitu.fpga.weights import WeightPort
+from insitu.fpga.window import WindowWalker
 
 #: From a walker's address to its words: the request's register, the memory.
 RAW = 1 + BankedMemory.READ_LATENCY
 #: The same to the words that are transferred, whichever memory they come from.
 WORDS = RAW + 1
-#: From a step to its drain registers.
+#: From a step to its sum in the drain registers, and to the first pop at the earliest.
 STEP_TO_DRAIN = RAW + Operands.LATENCY + MacArray.LATENCY
+STEP_TO_POP = RAW + Operands.LATENCY + MacArray.POPPED
+#: From a step to its words in the lanes.
+STEP_TO_LANES = RAW + WeightPort.LATENCY + Rotator.LATENCY
+#: From a row to its elements being written, all passes but UPDATE.
+ROW_TO_MEMORY = NARROW_LATENCY + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 #: From an address of the mask to its flags in the lanes.
 MASK_LATENCY = RAW + 1 + Rotator.LATENCY
 
 assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
-assert timing.DRAIN_TO_MEMORY == NARROW_LATENCY + WRITE_LATENCY
+assert timing.DRAIN_TO_MEMORY == ROW_TO_MEMORY
 assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
-assert timing.LOAD_TAIL == WRITE_LATENCY
+# A register for the beat first.
+assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
+# A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
+assert timing.POOL_TAIL == 1 + STEP_TO_LANES + 2 + timing.LOAD_TAIL - 1
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -50,20 +61,23 @@ assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - tim
 class Datapath(wiring.Component):
     """Everything an instruction moves. All static controls derive from `fields` and the exponents.
 
-    build: the tables of the column addresses, N cycles. seed_start: the lanes' generators. launch: the instruction
-    runs from the next cycle on; finish: in its last one. beat_in: a beat, taken where `beat_valid` and `beat_ready`.
-    beat: out, to a queue of SLOTS that says `taken`; out_done: the display is empty or being emptied of a beat. A
-    reset at any time leaves it idle, memories as they are.
+    build: the tables of the column addresses, N cycles. locate: `geometry` is complete, the window's walk begins.
+    seed_start: the lanes' generators. launch: the instruction runs from the next cycle on; finish: in its last one.
+    beat_in: a beat, taken where `beat_valid` and `beat_ready`. beat: out, to a queue of SLOTS that says `taken`;
+    out_done: the display is empty or being emptied of a beat. A reset at any time leaves it idle, memories as they are.
     """
 
     def __init__(self, params: CoreParams) -> None:
         self.params = params
         n = params.n
         self.memories = {k: BankedMemory(n, params.depth(k), params.word_bits(k)) for k in Memory}
+        #: Of an address in any memory.
+        self.bits = max(address_bits(params.depth(k)) for k in Memory)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
         super().__init__(
             {
                 "fields": In(FieldsLayout),
+                "geometry": In(GeometryLayout(n, self.bits)),
                 "narrow_shift": In(signed(7)),
                 "update_shift": In(signed(7)),
                 "loss_shift": In(6),
@@ -72,6 +86,7 @@ class Datapath(wiring.Component):
                 "seed": In(32),
                 "begin": In(1),
                 "build": In(1),
+                "locate": In(1),
                 "seed_start": In(1),
                 "launch": In(1),
                 "finish": Out(1),
@@ -93,14 +108,19 @@ class Datapath(wiring.Component):
         m = Module()
         params, n, f = self.params, self.params.n, self.fields
         log = n.bit_length() - 1
-        bits = max(address_bits(params.depth(k)) for k in Memory)
+        bits, shape = self.bits, self.geometry.matrix
         is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
         update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
-        weights_read, product = Signal(), Signal()
-        m.d.sync += [weights_read.eq(forward | backward), product.eq(forward | backward | update)]
+        pool_op, unpool_op = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
+        weights_read, product, walks = Signal(), Signal(), Signal()
+        m.d.sync += [
+            weights_read.eq(forward | backward),
+            product.eq(forward | backward | update),
+            walks.eq(forward | backward | update | pool_op | unpool_op),
+        ]
 
         # Engines find the banks by these submodules' names: no wire here may be called the same.
         banks = self.memories
@@ -110,12 +130,25 @@ class Datapath(wiring.Component):
         act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
 
         # Static while an instruction runs, like the flags.
-        read_base, read_pitch = Signal(bits), Signal(12)
+        read_base, read_pitch = register(bits), register(12)
         m.d.sync += [
             read_base.eq(Mux(store, f.a_base, Mux(update, f.d_base, f.m_base))),
             read_pitch.eq(Mux(store, f.a_pitch, Mux(update, f.d_pitch, f.m_pitch))),
         ]
 
+        # The units start a cycle after `launch`.
+        start_pass, start_loss, start_stream, start_tiles = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            start_pass.eq(self.launch & walks),
+            start_loss.eq(self.launch & loss_op),
+            start_stream.eq(self.launch & (load | store)),
+            start_tiles.eq(self.launch),
+        ]
+        start_rows = copies(m, self.launch, 3, "start_rows")
+
+        m.submodules.window = window = WindowWalker(n, bits)
+        m.submodules.patches = patches = WindowWalker(n, bits)
+        m.submodules.pool = pool = Pool(n, bits, act.width, err.width, self._moved)
         m.submodules.issue = self.issue = issue = Issue(n, bits)
         m.submodules.walk = walk = LossWalk(n, bits)
         m.submodules.reader = reader = RowWalker(n, bits)
@@ -123,9 +156,26 @@ class Datapath(wiring.Component):
         m.submodules.writer = self.writer = writer = RowWalker(n, bits)
         m.submodules.beats = beats = BeatCounter(n)
         m.d.comb += [
-            issue.start.eq(self.launch & product),
+            issue.start.eq(start_pass),
             issue.fields.eq(f),
-            walk.start.eq(self.launch & loss_op),
+            issue.shape.eq(shape),
+            issue.span.eq(self.geometry.span),
+            issue.segment.eq(window.segment),
+            issue.valid.eq(window.valid),
+            window.take.eq(issue.take),
+            window.fields.eq(f),
+            window.geometry.eq(self.geometry),
+            window.start.eq(self.locate & walks),
+            # The same walk again, over what UNPOOL writes.
+            patches.fields.eq(f),
+            patches.fields.opcode.eq(Opcode.UNPOOL),
+            patches.fields.b_base.eq(f.d_base),
+            patches.fields.b_pitch.eq(f.d_pitch),
+            patches.geometry.eq(self.geometry),
+            patches.geometry.b.eq(self.geometry.d),
+            patches.start.eq(self.locate & unpool_op),
+            patches.take.eq(pool.take),
+            walk.start.eq(start_loss),
             walk.fields.eq(f),
             reader.base.eq(read_base),
             reader.pitch.eq(read_pitch),
@@ -134,64 +184,90 @@ class Datapath(wiring.Component):
             writer.base.eq(f.d_base),
             writer.pitch.eq(f.d_pitch),
             writer.by_rows.eq(loss_op | load),
-            beats.start.eq(self.launch & (load | store)),
+            beats.start.eq(start_stream),
+            beats.shape.eq(shape),
+            reader.singly.eq(store),
+            pop.singly.eq(loss_op),
+            writer.singly.eq(loss_op | load | pool_op),
             self.work.eq(issue.work),
         ]
-        for walker in (reader, pop, writer):
-            m.d.comb += [walker.start.eq(self.launch), walker.rows.eq(f.rows), walker.cols.eq(f.cols)]
-        m.d.comb += [beats.rows.eq(f.rows), beats.cols.eq(f.cols)]
+        for walker, start in zip((reader, pop, writer), start_rows, strict=True):
+            m.d.comb += [walker.start.eq(start), walker.shape.eq(shape)]
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
-        late = delay(m, issue.step, WeightPort.LATENCY, "step")[-1]
         step = issue.step
+        late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
+        late_valid = delay(m, step.valid, WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
-        reads_of = dict.fromkeys(Memory, reader.valid & ~(backward & ~f.mask))
-        reads_of[Memory.ACT] &= backward | (store & (f.memory == Memory.ACT))
-        reads_of[Memory.ERR] &= store & (f.memory == Memory.ERR)
-        reads_of[Memory.WGT] &= update | (store & (f.memory == Memory.WGT))
+        feeds = {
+            Memory.ACT: (backward & f.mask) | (store & (f.memory == Memory.ACT)),
+            Memory.ERR: store & (f.memory == Memory.ERR),
+            Memory.WGT: update | (store & (f.memory == Memory.WGT)),
+        }
+        reads_of = {}
+        for memory, when in feeds.items():
+            fed = register(name=f"fed_{memory.name.lower()}")
+            m.d.sync += fed.eq(when)
+            reads_of[memory] = reader.valid & fed
 
-        def request(memory: Memory, *sources: tuple[Any, Any, Any, Any]) -> None:
-            """The one source that an instruction has for a memory: (when, address, column, restart)."""
-            read = banks[memory].read
-            when = Cat(source[0] for source in sources)
-            m.d.sync += read.enable.eq(when.any())
-            for active, address, column, restart in sources:
+        def request(memory: Memory, column: Any, turn: Any, *sources: tuple[Any, Any]) -> None:
+            """The one source that an instruction has for a memory: (when, address); whether it reads columns, and
+            where then they are turned."""
+            read, name = banks[memory].read, memory.name.lower()
+            place = register(len(read.address), name=f"{name}_place")
+            near, far = register(n, name=f"{name}_near"), register(n, name=f"{name}_far")
+            m.d.comb += [read.address.eq(place), read.near.eq(near), read.far.eq(far)]
+            for k in range(n):
+                m.d.sync += [near[k].eq(column & (turn <= k)), far[k].eq(column & (turn > k))]
+            m.d.sync += read.enable.eq(Cat(active for active, _ in sources).any())
+            for active, address in sources:
                 with m.If(active):
-                    m.d.sync += [read.address.eq(address), read.column.eq(column), read.restart.eq(restart)]
+                    m.d.sync += place.eq(address)
 
         request(
             Memory.ACT,
-            (late.valid & forward, late.a, 1, late.restart),
-            (late.valid & update, late.b, 0, 0),
-            (walk.read, walk.a, 0, 0),
-            (reads_of[Memory.ACT], reader.address, 0, 0),
+            late_valid & forward,
+            late.a.turn,
+            (late_valid & forward, late.a.address),
+            (late_valid & (update | unpool_op), late.b.address),
+            (late_valid & pool_op, late.a.address),
+            (walk.read, walk.a),
+            (reads_of[Memory.ACT], reader.address),
         )
         request(
             Memory.ERR,
-            (late.valid & ~forward, late.a, backward, late.restart),
-            (walk.read, walk.b, 0, 0),
-            (reads_of[Memory.ERR], reader.address, 0, 0),
+            late_valid & backward,
+            late.a.turn,
+            (late_valid & ~forward & ~pool_op, late.a.address),
+            (walk.read, walk.b),
+            (reads_of[Memory.ERR], reader.address),
         )
         request(
             Memory.WGT,
-            (step.valid & weights_read, step.b, forward, step.restart),
-            (reads_of[Memory.WGT], reader.address, 0, 0),
+            step.valid & forward,
+            step.b.turn,
+            (step.valid & weights_read, step.b.address),
+            (reads_of[Memory.WGT], reader.address),
         )
 
         m.submodules.operands = operands = Operands(params)
         m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
         m.d.comb += [
             operands.fields.eq(f),
+            operands.shape.eq(shape),
             operands.bias.eq(self.bias),
-            operands.start.eq(self.launch),
-            operands.valid.eq(delay(m, step.valid, RAW, "step_valid")[-1]),
+            operands.start.eq(start_tiles),
+            operands.valid.eq(delay(m, step.valid & product, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
-            operands.turn.eq(delay(m, step.turn, RAW, "turn")[-1]),
+            operands.zero.eq(delay(m, step.zero, RAW, "zero", data=True)[-1]),
+            operands.a_turn.eq(delay(m, step.a.turn, RAW, "a_turn", data=True)[-1]),
+            operands.b_turn.eq(delay(m, step.b.turn, RAW, "b_turn", data=True)[-1]),
             operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
-            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row")[-1]),
+            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row", data=True)[-1]),
             operands.act_words.eq(act.o),
             operands.err_words.eq(err.o),
             operands.wgt_words.eq(wgt.o),
+            array.clear.eq(delay(m, self.begin, 1, "begin")[-1]),
             array.valid.eq(operands.o_valid),
             array.last.eq(operands.o_last),
             array.a.eq(operands.a),
@@ -203,32 +279,44 @@ class Datapath(wiring.Component):
         # LOSS.
         m.submodules.loss_unit = unit = Loss(n, params.activation_bits, err.width)
         seen = Rotator.LATENCY + RAW
-        ragged = Signal(n)
-        lanes_seen = Signal(n)
+        ragged, lanes_seen = register(n), register(n)
         m.d.sync += [
             ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n))),
-            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged")[-1], ragged, (1 << n) - 1)),
+            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged", data=True)[-1], ragged, (1 << n) - 1)),
         ]
         m.d.comb += [
             unit.shift.eq(self.loss_shift),
             unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
-            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
-            unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
+            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase", data=True)[-1]),
+            unit.first.eq(delay(m, walk.first, seen, "loss_first", data=True)[-1]),
             unit.lanes.eq(lanes_seen),
             unit.z.eq(operands.z),
             unit.t.eq(operands.t),
         ]
 
+        # POOL, UNPOOL.
+        m.d.comb += [
+            pool.unpool.eq(unpool_op),
+            pool.mask.eq(f.mask),
+            pool.valid.eq(delay(m, step.valid & ~product, STEP_TO_LANES, "pooled")[-1]),
+            pool.last.eq(last[STEP_TO_LANES]),
+            pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
+            *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
+            *(pool.y[k].eq(operands.z[k]) for k in range(n)),
+            pool.segment.eq(patches.segment),
+        ]
+
         # Drain.
         m.submodules.generators = generators = LaneGenerators(n)
         m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, params.master_bits)
-        m.submodules.narrow_control = narrow = ShiftControl(-SHIFT_MIN, SHIFT_MAX)
-        m.submodules.update_control = scale = ShiftControl(-UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)
+        m.submodules.narrow_control = narrow = ShiftControl(drain.narrow_shape)
+        m.submodules.update_control = scale = ShiftControl(drain.update_shape)
         m.submodules.mask = mask = Rotator(n, 1)
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
         m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
-        positive = Signal(n)
+        from_loss = copies(m, loss_op, n, "from_loss")
+        positive = register(n)
         m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
         m.d.comb += [
             generators.start.eq(self.seed_start),
@@ -238,8 +326,7 @@ class Datapath(wiring.Component):
             narrow.rounding.eq(f.rounding),
             scale.shift.eq(self.update_shift),
             scale.rounding.eq(f.update_rounding),
-            mask.enable.eq(delay(m, reads_of[Memory.ACT] & backward, RAW + 1, "masking")[-1]),
-            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
+            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row", data=True)[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
             drain.start.eq(self.begin),
             drain.fields.eq(f),
@@ -250,7 +337,7 @@ class Datapath(wiring.Component):
             drain.valid.eq(pop.valid),
             drain.col_lanes.eq(pop.col_lanes),
             *(drain.mask[k].eq(mask.o[k]) for k in range(n)),
-            *(drain.row[k].eq(Mux(loss_op, unit.acc[k], array.row[k])) for k in range(n)),
+            *(drain.row[k].eq(Mux(from_loss[k], unit.acc[k], array.row[k])) for k in range(n)),
             drain.r0.eq(generators.r0),
             drain.r1.eq(generators.r1),
             self.spread.eq(drain.spread),
@@ -258,63 +345,73 @@ class Datapath(wiring.Component):
         ]
 
         # The way back.
-        m.submodules.transfer = transfer = Transfer(params, self._widest, drain.delta_bits)
+        m.submodules.transfer = transfer = Transfer(params, self._moved, drain.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
-        pop_go = last[STEP_TO_DRAIN - 1] | unit.go
-        writing, credit = NARROW_LATENCY + 1, Signal(range(SLOTS + 1), init=SLOTS)
+        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go
+        # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
+        writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
+        beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
+        m.d.sync += beat.eq(self.beat_in)
+        pools = copies(m, pool_op | unpool_op, n, "pools")
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
         m.d.comb += [
             pop.go.eq(pop_go),
             self.beat_ready.eq(load & beats.more),
             beats.step.eq(accepted | asked),
-            writer.go.eq(Mux(load, accepted, Mux(update, go[writing + UPDATE_LATENCY], go[writing]))),
+            writer.go.eq(
+                Mux(load, accepted, Mux(pool_op, pool.go, Mux(update, go[writing + UPDATE_LATENCY], go[writing])))
+            ),
             reader.go.eq(
                 Mux(
                     store,
                     asked,
                     Mux(
                         update,
-                        go[writing + UPDATE_LATENCY + Rotator.LATENCY - WORDS],
-                        last[STEP_TO_DRAIN - 1 - MASK_LATENCY],
+                        go[writing + UPDATE_LATENCY + 1 + Rotator.LATENCY - WORDS],
+                        last[STEP_TO_POP - 1 - MASK_LATENCY],
                     ),
                 )
             ),
             transfer.fields.eq(f),
-            transfer.value.eq(drain.value),
+            *(transfer.value[k].eq(Mux(pools[k], pool.value[k], drain.value[k])) for k in range(n)),
             transfer.delta.eq(drain.delta),
-            transfer.beat_in.as_value().eq(self.beat_in),
-            transfer.valid.eq(writer.valid),
-            transfer.row.eq(writer.row),
-            transfer.address.eq(writer.address),
-            transfer.col_lanes.eq(writer.col_lanes),
+            transfer.words.eq(words),
+            transfer.beat_in.as_value().eq(beat),
+            transfer.valid.eq(Mux(unpool_op, pool.put, writer.valid)),
+            transfer.row.eq(Mux(unpool_op, pool.place.turn, writer.row)),
+            transfer.address.eq(Mux(unpool_op, pool.place.address, writer.address)),
+            transfer.col_lanes.eq(Mux(unpool_op, ragged | ~pool.right.replicate(n), writer.col_lanes)),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
-            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row")[-1]),
-            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes")[-1]),
-            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last")[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last", data=True)[-1]),
             self.beat_out_valid.eq(transfer.beat_valid),
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(transfer.unfit),
         ]
         m.d.sync += credit.eq(credit + self.taken - asked)
+        from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
+        from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
         for k in range(n):
-            words = Array([act.o[k], err.o[k], wgt.o[k], wgt.o[k]])[f.memory]
-            m.d.sync += transfer.words[k].eq(Mux(update, wgt.o[k], words))
+            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], wgt.o[k])))
 
-        target = Mux(load, f.memory, Mux(forward, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        target = Mux(load, f.memory, Mux(forward | pool_op, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
+            targeted = Signal(name=f"to_{name.name.lower()}")
+            m.d.sync += targeted.eq(target == name)
             m.d.comb += [
-                bank.write.enable.eq(Mux(transfer.write & (target == name), transfer.write_lanes, 0)),
+                bank.write.enable.eq(Mux(targeted, transfer.write_lanes, 0)),
                 bank.write.address.eq(transfer.write_address),
                 *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
             ]
 
         # The end: the last row was popped, or taken, or sent.
-        tail = Signal(range(timing.UPDATE_TO_MEMORY + 1))
+        tail = Signal(range(timing.UPDATE_TO_MEMORY + 2))
         with m.If(pop.valid & pop.last):
-            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY))
-        with m.Elif(load & writer.valid & writer.last):
+            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
+        with m.Elif(((load | pool_op) & writer.valid & writer.last) | (pool.put & pool.final)):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
@@ -326,3 +423,8 @@ class Datapath(wiring.Component):
         """Bits of a narrowed element."""
         p = self.params
         return max(p.activation_bits, p.error_bits, p.gradient_bits)
+
+    @property
+    def _moved(self) -> int:
+        """Bits of an element that comes from the drain, or as it is from ACT or ERR."""
+        return max(self._widest, self.params.word_bits(Memory.ACT), self.params.word_bits(Memory.ERR))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,6 +27,7 @@ class ScaleRegisters(wiring.Component):
             {
                 "bus_index": In(bits),
                 "bus_write": In(1),
+                "bus_write_index": In(bits),
                 "bus_data": In(16),
                 "bus_o": Out(16),
                 "core_index": In(bits),
@@ -49,7 +50,7 @@ class ScaleRegisters(wiring.Component):
         with m.Elif(~self.bus_write):
             m.d.sync += waiting.eq(0)
         m.d.comb += [
-            write.addr.eq(Mux(self.bus_write, self.bus_index, index)),
+            write.addr.eq(Mux(self.bus_write, self.bus_write_index, index)),
             write.data.eq(Mux(self.bus_write, self.bus_data, value)),
             write.en.eq(self.bus_write | waiting),
             bus.addr.eq(self.bus_index),
@@ -62,12 +63,16 @@ class ScaleRegisters(wiring.Component):
         return m
 
 
+#: Bits of a spread that are looked at together.
+GROUP = 8
+
+
 class Exponents(wiring.Component):
     """Reads an instruction's scale registers and derives everything static.
 
     slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. The outputs are registers, right SETTLE
     cycles after the last slot. target: what sd will hold as exponent while the instruction runs. following:
-    range_exponent of `spread`, or `target` where it is zero, four cycles after spread.
+    range_exponent of `spread`, or `target` where it is zero, five cycles after spread.
     """
 
     SETTLE = 6
@@ -123,7 +128,7 @@ class Exponents(wiring.Component):
             source.eq(sb + partial),
             update.eq(sm - sd + f.lr_shift),
             bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
-            scaling.eq(LOG2E_BITS - FRACTION_BITS - sa),
+            scaling.eq(LOG2E_BITS - FRACTION_BITS - SCALE_SHIFT_MIN - sa),
         ]
         raw = Signal(signed(12))
         m.d.sync += [
@@ -131,15 +136,22 @@ class Exponents(wiring.Component):
             self.narrow_shift.eq(clamped(raw, SHIFT_MIN, SHIFT_MAX)),
             self.update_shift.eq(clamped(update, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)),
             self.bias.eq(Const(1, self.activation_bits) << clamped(bias, 0, self.activation_bits - 2)[:4]),
-            self.loss_shift.eq(clamped(scaling, SCALE_SHIFT_MIN, SCALE_SHIFT_MAX) - SCALE_SHIFT_MIN),
+            self.loss_shift.eq(clamped(scaling, 0, SCALE_SHIFT_MAX - SCALE_SHIFT_MIN)),
         ]
 
+        # The spread's bits: of each group first.
+        groups = [bit_length(self.spread[k : k + GROUP]) for k in range(0, self.spread_bits, GROUP)]
+        lengths = [Signal(range(GROUP + 1), name=f"length_{k}") for k in range(len(groups))]
+        m.d.sync += [length.eq(group) for length, group in zip(lengths, groups, strict=True)]
         bits = Signal(range(self.spread_bits + 1))
+        total: Value = lengths[0]
+        for k, length in enumerate(lengths[1:], 1):
+            total = Mux(length != 0, length + k * GROUP, total)
         above = Signal(signed(8))
         next_exponent = Signal(signed(12))
         some = Signal(2)
         m.d.sync += [
-            bits.eq(bit_length(self.spread)),
+            bits.eq(total),
             above.eq(bits + 1 - f.width),
             next_exponent.eq(source + Mux(above > 0, above, 0)),
             some.eq(Cat(bits != 0, some[0])),

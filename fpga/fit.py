@@ -8,10 +8,10 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import low_mask
+from insitu.fpga.common import Compared, register
 
 #: From a width to the control of all lanes' `Fit`.
-CONTROL_LATENCY = 2
+CONTROL_LATENCY = 3
 
 
 class FitLayout(data.StructLayout):
@@ -24,20 +24,22 @@ class FitLayout(data.StructLayout):
 def drive_fit(m: Module, control: Any, width: Any, wrap: Any) -> None:
     """A `FitLayout` from a width and an overflow, CONTROL_LATENCY cycles later."""
     bits = len(control.low)
-    held = Signal(6)
+    held, static = register(6), register(control.shape())
+    compared = Compared(m, held, bits, "width")
     m.d.sync += [
         held.eq(width - 1),
-        control.low.eq(low_mask(held, bits)),
-        control.sign.eq(Cat(held == bit for bit in range(bits))),
-        control.wrap.eq(wrap),
+        static.low.eq(compared.mask(bits)),
+        static.sign.eq(Cat(compared.equals(bit) for bit in range(bits))),
+        static.wrap.eq(wrap),
     ]
+    m.d.comb += control.eq(static)
 
 
 class Fit(wiring.Component):
     """`fit` of arch/numbers.py: i of `bits_in` bits into `width` <= `bits_out` bits, as `control` says.
 
-    o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle while `enable`,
-    no back pressure. Tested against arch/ on 4 to 60 bits.
+    o: the fitted value, sign-extended; changed: whether it differs from i. LATENCY cycles, one a cycle, no back
+    pressure. Tested against arch/ on 4 to 60 bits.
     """
 
     LATENCY = 2
@@ -46,7 +48,6 @@ class Fit(wiring.Component):
         self.bits_in, self.bits_out = max(bits_in, bits_out), bits_out
         super().__init__(
             {
-                "enable": In(1),
                 "control": In(FitLayout(bits_out)),
                 "i": In(signed(bits_in)),
                 "o": Out(signed(bits_out)),
@@ -61,25 +62,21 @@ class Fit(wiring.Component):
         negative = value[-1]
         low = value[: self.bits_out]
         sign_bits = negative.replicate(self.bits_out)
+        above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
 
-        held, over, below, second = Signal(self.bits_out), Signal(), Signal(), Signal()
-        m.d.sync += second.eq(self.enable)
-        with m.If(self.enable):
-            above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
-            m.d.sync += [
-                held.eq(low),
-                below.eq(negative),
-                over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
-            ]
-        with m.If(second):
-            wrapped = (held & self.control.low) | (
-                (held & self.control.sign).any().replicate(self.bits_out) & ~self.control.low
-            )
-            limit = self.control.low ^ below.replicate(self.bits_out)
-            m.d.sync += [
-                self.o.eq(Mux(over, Mux(self.control.wrap, wrapped, limit), held)),
-                self.changed.eq(over),
-            ]
-        with m.Else():
-            m.d.sync += self.changed.eq(0)
+        # Above the width a fitted value has one bit throughout: its sign, or the highest bit that wrapping left.
+        held, over, below, fill = register(self.bits_out), register(), register(), register()
+        o, changed = register(signed(self.bits_out)), register()
+        m.d.sync += [
+            held.eq(low),
+            below.eq(negative),
+            over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
+            fill.eq(Mux(self.control.wrap, (low & self.control.sign).any(), negative)),
+        ]
+        inside = Mux(over & ~self.control.wrap, ~below.replicate(self.bits_out), held)
+        m.d.sync += [
+            o.eq((inside & self.control.low) | (fill.replicate(self.bits_out) & ~self.control.low)),
+            changed.eq(over),
+        ]
+        m.d.comb += [self.o.eq(o), self.changed.eq(changed)]
         return m

@@ -8,36 +8,31 @@ from amaranth import Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.arch.isa import Opcode
-from insitu.fpga.common import FieldsLayout
-from insitu.fpga.tiles import TileCounter
+from insitu.fpga.common import FieldsLayout, register
+from insitu.fpga.tiles import ShapeLayout, TileCounter
+from insitu.fpga.window import Modes, PlaceLayout, SegmentLayout
 
 
 class StepLayout(data.StructLayout):
-    """One step k of a tile. a, b: addresses. restart: k is 0; last: k is depth - 1; turn: k mod N, the rotation."""
+    """One step of a tile. a, b: places; of a column, the address less the pitch times the turn, which is that of its
+    elements' rotation. last: of its tile; zero: A counts as zero."""
 
     def __init__(self, n: int, bits: int) -> None:
-        super().__init__(
-            {
-                "valid": unsigned(1),
-                "restart": unsigned(1),
-                "last": unsigned(1),
-                "turn": unsigned(n.bit_length() - 1),
-                "a": unsigned(bits),
-                "b": unsigned(bits),
-            }
-        )
+        place = PlaceLayout(n, bits)
+        super().__init__({"valid": unsigned(1), "last": unsigned(1), "zero": unsigned(1), "a": place, "b": place})
 
 
 class Issue(wiring.Component):
-    """Issues the steps of a pass, tile after tile, one a cycle.
+    """Issues the steps of a pass, segment after segment, one a cycle.
 
-    start: takes the fields; the first step is on `step` two cycles after, and `work` (its useful
-    multiply-accumulates, rows x columns, else 0) a cycle later. The last step of a tile waits until the tile before
-    has left the drain registers: tile period max(K, rows of the tile before). No back pressure beside that.
+    fields, shape, span: from Extent.SETTLE + 2 cycles before `start` on. segment, with `valid`: the next one, used up
+    where `take`; the first may come before `start`. start: its first step is on `step` two cycles after, and `work`
+    (its useful multiply-accumulates, rows x columns, else 0) two cycles later. The last step of a tile waits until the
+    tile before has left the drain registers: tile period max(K, rows of the tile before), in UNPOOL max(K, K of the
+    tile before). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
-    N steps. Row access else: one pitch further every step.
+    N columns. Row access else: one pitch further every step.
     """
 
     def __init__(self, n: int, bits: int) -> None:
@@ -46,6 +41,11 @@ class Issue(wiring.Component):
             {
                 "start": In(1),
                 "fields": In(FieldsLayout),
+                "shape": In(ShapeLayout()),
+                "span": In(16),
+                "segment": In(SegmentLayout(n, bits)),
+                "valid": In(1),
+                "take": Out(1),
                 "step": Out(StepLayout(n, bits)),
                 "work": Out(range(n * n + 1)),
             }
@@ -53,59 +53,86 @@ class Issue(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        n, f, step = self.n, self.fields, self.step
-        log = n.bit_length() - 1
+        n, bits, f, segment = self.n, self.bits, self.fields, self.segment
+        mode = Modes(m, f.opcode)
         m.submodules.tiles = tiles = TileCounter(n)
-        a_column, b_column = Signal(), Signal()
-        m.d.sync += [a_column.eq(f.opcode != Opcode.UPDATE), b_column.eq(f.opcode == Opcode.FORWARD)]
-
-        running, first = Signal(), Signal()
-        height, width = Signal(range(n + 1)), Signal(range(n + 1))
-        left, hold = Signal(16), Signal(range(n + 1))
-        turn = Signal(log)
-        a, a_tile, b, b_tile = (Signal(self.bits, name=name) for name in ("a", "a_tile", "b", "b_tile"))
-        last = left == 1
-        issued, ends = Signal(), Signal()
-        a_next, b_next = Signal(self.bits), Signal(self.bits)
-        m.d.comb += [
-            issued.eq(running & (~last | (hold == 0))),
-            ends.eq(issued & last),
-            a_next.eq(Mux(tiles.bottom, f.a_base, a_tile + Mux(a_column, f.a_pitch << log, 1))),
-            b_next.eq(Mux(tiles.bottom, b_tile + Mux(b_column, f.b_pitch << log, 1), b_tile)),
-            tiles.start.eq(self.start),
-            tiles.rows.eq(f.rows),
-            tiles.cols.eq(f.cols),
-            tiles.step.eq(ends),
+        # Static while an instruction runs: how far it is to the next step, and to the one after a word's last row.
+        a_column, single, product = register(), register(), register()
+        a_on, a_around, b_on, b_around = (
+            register(bits, name=name) for name in ("a_on", "a_around", "b_on", "b_around")
+        )
+        a_back, b_back = (
+            (f.a_pitch << (n.bit_length() - 1)) - f.a_pitch,
+            (f.b_pitch << (n.bit_length() - 1)) - f.b_pitch,
+        )
+        m.d.sync += [
+            a_column.eq(mode.forward | mode.backward),
+            a_on.eq(Mux(a_column, -f.a_pitch, f.a_pitch)),
+            a_around.eq(Mux(a_column, a_back, f.a_pitch)),
+            b_on.eq(Mux(mode.forward, -f.b_pitch, f.b_pitch)),
+            b_around.eq(Mux(mode.forward, b_back + 1, f.b_pitch)),
+            single.eq(self.span == 1),
+            product.eq(~mode.pools),
         ]
-        with m.If(ends):
-            m.d.sync += hold.eq(tiles.count - 1)
-        with m.Elif(hold != 0):
-            m.d.sync += hold.eq(hold - 1)
 
+        # `ends`: this step is its segment's last; `closes`: its tile's too.
+        running, loaded = Signal(), Signal()
+        now, ends = register(segment.shape()), register()
+        left, done = register(16), register(16)
+        height, width = register(range(n + 1)), register(range(n + 1))
+        hold, free = register(16), register()
+        issued, closes, closed = Signal(), Signal(), Signal()
+        m.d.comb += [
+            closes.eq(ends & now.last),
+            issued.eq(running & loaded & (~closes | free)),
+            closed.eq(issued & closes),
+            self.take.eq(self.valid & (~loaded | (issued & ends))),
+            tiles.start.eq(self.start),
+            tiles.shape.eq(self.shape),
+            tiles.step.eq(closed),
+        ]
+        # `free`: hold == 0, the tile before has left.
         with m.If(self.start):
-            m.d.sync += [running.eq(1), first.eq(1), left.eq(f.depth), turn.eq(0), hold.eq(0)]
-            m.d.sync += [a.eq(f.a_base), a_tile.eq(f.a_base), b.eq(f.b_base), b_tile.eq(f.b_base)]
-        with m.Elif(ends):
-            m.d.sync += [running.eq(~tiles.last), first.eq(1), left.eq(f.depth), turn.eq(0)]
-            m.d.sync += [a.eq(a_next), a_tile.eq(a_next), b.eq(b_next), b_tile.eq(b_next)]
+            m.d.sync += [hold.eq(0), free.eq(1)]
+        with m.Elif(closed & product):
+            m.d.sync += [hold.eq(tiles.count - 1), free.eq(tiles.count == 1)]
+        with m.Elif(closed & mode.unpool):
+            m.d.sync += [hold.eq(done), free.eq(done == 0)]
+        with m.Elif(~free):
+            m.d.sync += [hold.eq(hold - 1), free.eq(hold == 1)]
+        with m.If(issued):
+            m.d.sync += done.eq(Mux(closes, 0, done + 1))
+        with m.If(self.start):
+            m.d.sync += [running.eq(1), done.eq(0)]
+        with m.Elif(closed & now.final):
+            m.d.sync += running.eq(0)
+
+        a_wraps, b_wraps = now.a.turn == n - 1, now.b.turn == n - 1
+        with m.If(self.take):
+            m.d.sync += [loaded.eq(1), now.eq(segment), left.eq(self.span), ends.eq(segment.single | single)]
+        with m.Elif(issued & ends):
+            m.d.sync += loaded.eq(0)
         with m.Elif(issued):
-            wraps = turn == n - 1
-            m.d.sync += [first.eq(0), left.eq(left - 1), turn.eq(turn + 1)]
             m.d.sync += [
-                a.eq(a + Mux(a_column, wraps, f.a_pitch)),
-                b.eq(b + Mux(b_column, wraps, f.b_pitch)),
+                left.eq(left - 1),
+                ends.eq(left == 2),
+                now.a.turn.eq(now.a.turn + 1),
+                now.b.turn.eq(now.b.turn + 1),
+                now.a.address.eq(now.a.address + Mux(a_wraps, a_around, a_on) + (a_column & b_wraps)),
+                now.b.address.eq(now.b.address + Mux(b_wraps, b_around, b_on)),
             ]
 
-        m.d.sync += step.valid.eq(issued)
-        with m.If(issued):
-            m.d.sync += [
-                step.restart.eq(first),
-                step.last.eq(last),
-                step.turn.eq(turn),
-                step.a.eq(a),
-                step.b.eq(b),
-                height.eq(tiles.count),
-                width.eq(tiles.cols_valid),
-            ]
-        m.d.sync += self.work.eq(Mux(step.valid, height * width, 0))
+        step, valid = register(self.step.shape()), Signal()
+        m.d.comb += [self.step.eq(step), self.step.valid.eq(valid)]
+        m.d.sync += [
+            valid.eq(issued),
+            step.last.eq(closes),
+            step.zero.eq(now.zero),
+            step.a.eq(now.a),
+            step.b.eq(now.b),
+            height.eq(tiles.count),
+            width.eq(tiles.cols_valid),
+        ]
+        useful, counted = register(self.work.shape()), Signal()
+        m.d.sync += [useful.eq(height * width), counted.eq(valid & product), self.work.eq(Mux(counted, useful, 0))]
         return m

@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
 from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
-from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
+from insitu.fpga.tiles import Extent
 
 #: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
 GAP = LOSS_ROW // 2
@@ -42,31 +43,39 @@ class LossWalk(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         f = self.fields
-        running, pause = Signal(), Signal(range(LOSS_DIVIDE))
-        rows_left, cols_left = Signal(16), Signal(16)
-        a_row, b_row = Signal(self.bits), Signal(self.bits)
-        m.d.comb += [self.ragged.eq(cols_left <= self.n), self.read.eq(running & (pause == 0))]
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
+        running, pause = Signal(), register(range(LOSS_DIVIDE))
+        m.submodules.extent = extent = Extent(self.n)
+        m.d.comb += extent.size.eq(f.cols)
+        # `ready`: there is no pause; `ragged`: one block is left.
+        ready, ragged = register(), register()
+        rows_left, blocks_left = register(16), register(len(extent.blocks))
+        a_row, b_row = register(self.bits), register(self.bits)
+        a, b, row = register(self.bits), register(self.bits), register(self.row.shape())
+        phase, first = register(2), register()
+        m.d.comb += [self.a.eq(a), self.b.eq(b), self.row.eq(row), self.phase.eq(phase), self.first.eq(first)]
+        m.d.comb += [self.ragged.eq(ragged), self.read.eq(running & ready)]
+        with m.If(~ready):
+            m.d.sync += [pause.eq(pause - 1), ready.eq(pause == 1)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), pause.eq(0), self.phase.eq(0), self.first.eq(1), self.row.eq(0)]
-            m.d.sync += [rows_left.eq(f.rows), cols_left.eq(f.cols)]
-            m.d.sync += [self.a.eq(f.a_base), a_row.eq(f.a_base), self.b.eq(f.b_base), b_row.eq(f.b_base)]
+            m.d.sync += [running.eq(1), ready.eq(1), phase.eq(0), first.eq(1), row.eq(0)]
+            m.d.sync += [rows_left.eq(f.rows), blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
+            m.d.sync += [a.eq(f.a_base), a_row.eq(f.a_base), b.eq(f.b_base), b_row.eq(f.b_base)]
         with m.Elif(self.read):
-            with m.If(self.phase == 2):
-                m.d.sync += pause.eq(LOSS_DIVIDE - 1)
-            m.d.sync += self.first.eq(self.ragged)
-            with m.If(~self.ragged):
-                m.d.sync += [self.a.eq(self.a + 1), self.b.eq(self.b + 1), cols_left.eq(cols_left - self.n)]
+            with m.If(phase == 2):
+                m.d.sync += [pause.eq(LOSS_DIVIDE - 1), ready.eq(0)]
+            m.d.sync += first.eq(ragged)
+            with m.If(~ragged):
+                m.d.sync += [a.eq(a + 1), b.eq(b + 1)]
+                m.d.sync += [blocks_left.eq(blocks_left - 1), ragged.eq(blocks_left == 2)]
             with m.Else():
-                m.d.sync += cols_left.eq(f.cols)
-                with m.If(self.phase != 2):
-                    m.d.sync += [pause.eq(GAP), self.phase.eq(self.phase + 1), self.a.eq(a_row), self.b.eq(b_row)]
+                m.d.sync += [blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
+                with m.If(phase != 2):
+                    m.d.sync += [pause.eq(GAP), ready.eq(0), phase.eq(phase + 1), a.eq(a_row), b.eq(b_row)]
                 with m.Else():
                     a_below, b_below = a_row + f.a_pitch, b_row + f.b_pitch
-                    m.d.sync += [self.phase.eq(0), self.a.eq(a_below), a_row.eq(a_below)]
-                    m.d.sync += [self.b.eq(b_below), b_row.eq(b_below)]
-                    m.d.sync += [self.row.eq(self.row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
+                    m.d.sync += [phase.eq(0), a.eq(a_below), a_row.eq(a_below)]
+                    m.d.sync += [b.eq(b_below), b_row.eq(b_below)]
+                    m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
         return m
 
 
@@ -75,10 +84,9 @@ class Loss(wiring.Component):
 
     shift: of the scaled logits, 8 more than in the contract, 0 to 39; static. valid: z and t hold a block read in
     `phase`; lanes: its valid lanes; first: the phase's first block. Blocks of phase 2 come LOSS_DIVIDE or more cycles
-    apart. go: a block's result is in `acc` from the next cycle on, DIVIDE_LATENCY cycles after its `valid`; invalid
-    lanes hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits'
-    width. 47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to
-    arch/loss.py.
+    apart. go: a block's result is in `acc` two cycles later, DIVIDE_LATENCY cycles after its `valid`; invalid lanes
+    hold anything. The maximum is taken before scaling, which is monotone, so its comparators have the logits' width.
+    47274 z = (23 z << 11) + (85 z << 1); p * T grows by T with each bit of p: no multiplier. Equal to arch/loss.py.
     """
 
     #: From z to its exponential: scaling 3, shift 2, difference 1, exponential 1.
@@ -118,23 +126,23 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(level) // 2):
-                larger = Signal(signed(self.z_bits), name=f"larger_{depth}_{k}")
+                larger = register(signed(self.z_bits), name=f"larger_{depth}_{k}")
                 x, y = level[2 * k], level[2 * k + 1]
                 m.d.sync += larger.eq(Mux(x > y, x, y))
                 above.append(larger)
             level = above
-        largest = Signal(signed(self.z_bits))
+        largest = register(signed(self.z_bits))
         compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
-        fresh = delay(m, self.first, depth, "fresh")[-1]
+        fresh = delay(m, self.first, depth, "fresh", data=True)[-1]
         with m.If(compared & (fresh | (level[0] > largest))):
             m.d.sync += largest.eq(level[0])
 
-        top = self._scaled(m, largest, [Const(1)] * 5, "top")
+        top = self._scaled(m, largest, "top")
         enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
-        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes")
-        phase = delay(m, self.phase, self.EXP_LATENCY, "phase")
-        first = delay(m, self.first, self.EXP_LATENCY, "first")
-        exponentials = [self._exponential(m, k, top, enable, valid_lanes) for k in range(n)]
+        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes", data=True)
+        phase = delay(m, self.phase, self.EXP_LATENCY, "phase", data=True)
+        first = delay(m, self.first, self.EXP_LATENCY, "first", data=True)
+        exponentials = [self._exponential(m, k, top, valid_lanes[-2][k]) for k in range(n)]
 
         # Their sum.
         sums: list[Value] = list(exponentials)
@@ -143,13 +151,13 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(sums) // 2):
-                pair = Signal(EXP_BITS + 1 + depth, name=f"pair_{depth}_{k}")
+                pair = register(EXP_BITS + 1 + depth, name=f"pair_{depth}_{k}")
                 m.d.sync += pair.eq(sums[2 * k] + sums[2 * k + 1])
                 above.append(pair)
             sums = above
-        total = Signal(31)
+        total = register(31)
         summed = delay(m, enable[-1] & (phase[-1] == 1), depth, "summed")[-1]
-        begins = delay(m, first[-1], depth, "begins")[-1]
+        begins = delay(m, first[-1], depth, "begins", data=True)[-1]
         with m.If(summed):
             m.d.sync += total.eq(Mux(begins, 0, total) + sums[0])
 
@@ -164,91 +172,85 @@ class Loss(wiring.Component):
             depth += 1
             above = []
             for k in range(len(parts) // 2):
-                both = Signal(signed(self.t_bits + depth), name=f"both_{depth}_{k}")
+                both = register(signed(self.t_bits + depth), name=f"both_{depth}_{k}")
                 m.d.sync += both.eq(parts[2 * k] + parts[2 * k + 1])
                 above.append(both)
             parts = above
-        weight = Signal(signed(self.t_bits + SUM_BITS))
+        weight = register(signed(self.t_bits + SUM_BITS))
         weighing = delay(m, self.valid & (self.phase == 1), depth, "weighing")[-1]
-        opens = delay(m, self.first, depth, "opens")[-1]
+        opens = delay(m, self.first, depth, "opens", data=True)[-1]
         with m.If(weighing):
             m.d.sync += weight.eq(Mux(opens, 0, weight) + parts[0])
 
         # The divisions: PROBABILITY_BITS + 1 bits of the quotient, then twice the remainder against the sum rounds it.
         # A bit is added a cycle after it was found; the first and the rounding one without doubling what was there.
-        load = enable[-1] & (phase[-1] == 2)
         bits = PROBABILITY_BITS + 2
-        left = Signal(range(bits + 1))
-        opening, adding, doubling = Signal(), Signal(), Signal()
+        left, loading = Signal(range(bits + 1)), enable[-2] & (phase[-2] == 2)
+        load = Signal()
         with m.If(load):
             m.d.sync += left.eq(bits)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-        m.d.sync += [
-            opening.eq(load),
-            adding.eq(left != 0),
-            doubling.eq((left != bits) & (left != 1)),
-            self.go.eq(left == 1),
-        ]
+        m.d.sync += [load.eq(loading), self.go.eq(left == 2)]
+        # Every lane has these of its own.
+        loads, dividing = copies(m, loading, n, "loads"), copies(m, load | (left > 1), n, "dividing")
+        opening, adding = copies(m, load, n, "opening"), copies(m, left != 0, n, "adding")
+        doubling = copies(m, (left != bits) & (left != 1), n, "doubling")
+        acc = register(self.acc.shape())
+        m.d.comb += self.acc.eq(acc)
         for k in range(n):
-            target = Signal(signed(self.t_bits), name=f"target_{k}")
-            remainder = Signal(32, name=f"remainder_{k}")
+            target = register(signed(self.t_bits), name=f"target_{k}")
+            remainder = register(32, name=f"remainder_{k}")
             trial = Signal(33, name=f"trial_{k}")
-            found = Signal(name=f"found_{k}")
+            found = register(name=f"found_{k}")
             m.d.comb += trial.eq(remainder - total)
             with m.If(self.valid & (self.phase == 2)):
                 m.d.sync += target.eq(self.t[k])
-            with m.If(load):
+            with m.If(loads[k]):
                 m.d.sync += remainder.eq(exponentials[k])
-            with m.Elif(left != 0):
+            with m.Elif(dividing[k]):
                 m.d.sync += [remainder.eq(Mux(trial[-1], remainder, trial[:32]) << 1), found.eq(~trial[-1])]
-            with m.If(opening):
-                m.d.sync += self.acc[k].eq(-target)
-            with m.Elif(adding):
-                m.d.sync += self.acc[k].eq(Mux(doubling, self.acc[k] << 1, self.acc[k]) + Mux(found, weight, 0))
+            with m.If(opening[k]):
+                m.d.sync += acc[k].eq(-target)
+            with m.Elif(adding[k]):
+                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weight, 0))
         return m
 
-    def _scaled(self, m: Module, z: Value, enable: list[Value], name: str) -> Signal:
+    def _scaled(self, m: Module, z: Value, name: str) -> Value:
         """(z * 47274 << 8) >> shift, five cycles."""
-        wide = self.z_bits + 16
-        five, twenty_four = (
-            Signal(signed(self.z_bits + 3), name=f"{name}_5"),
-            Signal(signed(self.z_bits + 5), name=f"{name}_24"),
-        )
-        eighty_five = Signal(signed(self.z_bits + 7), name=f"{name}_85")
-        twenty_three, one = Signal(signed(self.z_bits + 5), name=f"{name}_23"), Signal.like(z, name=f"{name}_1")
-        product = Signal(signed(wide), name=f"{name}_product")
-        coarse, fine = (
-            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_coarse"),
-            Signal(signed(wide - SCALE_SHIFT_MIN), name=f"{name}_fine"),
-        )
-        shift = self.shift
-        with m.If(enable[0]):
-            m.d.sync += [five.eq(z + (z << 2)), twenty_four.eq((z << 3) + (z << 4)), one.eq(z)]
-        with m.If(enable[1]):
-            m.d.sync += [eighty_five.eq(five + (five << 4)), twenty_three.eq(twenty_four - one)]
-        with m.If(enable[2]):
-            m.d.sync += product.eq((twenty_three << 11) + (eighty_five << 1))
-        with m.If(enable[3]):
-            m.d.sync += coarse.eq(Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed() >> Cat(Const(0, 3), shift[3:]))
-        with m.If(enable[4]):
-            m.d.sync += fine.eq(coarse >> shift[:3])
-        return fine
 
-    def _exponential(self, m: Module, k: int, top: Signal, enable: list[Value], valid: list[Value]) -> Signal:
-        s = self._scaled(m, self.z[k], enable, f"s_{k}")
-        d = Signal(signed(len(s) + 1), name=f"d_{k}")
-        v = Signal(EXP_BITS + 1, name=f"v_{k}")
-        with m.If(enable[5]):
-            m.d.sync += d.eq(s - top)
+        def stage(bits: int, value: Value, label: str) -> Value:
+            late = register(signed(bits), name=f"{name}_{label}")
+            m.d.sync += late.eq(value)
+            return late
+
+        bits, wide = self.z_bits, self.z_bits + 16 - SCALE_SHIFT_MIN
+        shift = copies(m, self.shift, 1, f"{name}_shift")[0]
+        one, five, twenty_four = (
+            stage(bits, z, "1"),
+            stage(bits + 3, z + (z << 2), "5"),
+            stage(bits + 5, (z << 3) + (z << 4), "24"),
+        )
+        eighty_five = stage(bits + 7, five + (five << 4), "85")
+        twenty_three = stage(bits + 5, twenty_four - one, "23")
+        product = stage(bits + 16, (twenty_three << 11) + (eighty_five << 1), "product")
+        raised = Cat(Const(0, -SCALE_SHIFT_MIN), product).as_signed()
+        coarse = stage(wide, raised >> Cat(Const(0, 3), shift[3:]), "coarse")
+        return stage(wide, coarse >> shift[:3], "fine")
+
+    def _exponential(self, m: Module, k: int, top: Value, valid: Value) -> Value:
+        """Of lane k, EXP_LATENCY cycles; zero where the lane is not `valid`, which comes a cycle before."""
+        s = self._scaled(m, self.z[k], f"s_{k}")
+        d = register(signed(len(s) + 1), name=f"d_{k}")
+        v = register(EXP_BITS + 1, name=f"v_{k}")
+        m.d.sync += d.eq(s - top)
         # d < 0: 2**(i + f) with i = -(n + 1); beyond n = 15 nothing is left.
         fraction, n = d[:FRACTION_BITS], ~d[FRACTION_BITS:]
         shifted = (Cat(fraction, Const(1, 1)) << (EXP_BITS - FRACTION_BITS - 1))[:EXP_BITS] >> n[:4]
-        with m.If(enable[6]):
-            with m.If(~valid[6][k]):
-                m.d.sync += v.eq(0)
-            with m.Elif(~d[-1]):
-                m.d.sync += v.eq(1 << EXP_BITS)
-            with m.Else():
-                m.d.sync += v.eq(Mux(n[4:].any(), 0, shifted))
+        with m.If(~valid):
+            m.d.sync += v.eq(0)
+        with m.Elif(~d[-1]):
+            m.d.sync += v.eq(1 << EXP_BITS)
+        with m.Else():
+            m.d.sync += v.eq(Mux(n[4:].any(), 0, shifted))
         return v

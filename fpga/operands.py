@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,22 +12,23 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes, low_mask
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.rotate import Rotator
-from insitu.fpga.tiles import TileCounter
-from insitu.fpga.weights import WeightPort
+from insitu.fpga.tiles import ShapeLayout, TileCounter
+from insitu.fpga.weights import WeightPort, drive_weights
 
 
 class Operands(wiring.Component):
     """Both operands of a step, and the lanes that LOSS sees.
 
-    start: a pass begins; its tiles are walked by `last`. valid, last, turn: a step whose masters are in `wgt_words`
-    now, and whose words of ACT and ERR will be in `act_words` and `err_words` WeightPort.LATENCY cycles later; turn
-    is its column or row modulo N. o_valid, o_last, a, b: its operands, LATENCY cycles after `valid`: lanes without a
-    row or column are zero, the bias operand stands in FORWARD's last step and in UPDATE's last column. looked,
-    looked_row: a block of LOSS is in `act_words` and `err_words` now; it is in the lanes z and t Rotator.LATENCY
-    cycles later. One step or block a cycle, no back pressure.
+    start: a pass begins, Extent.SETTLE cycles or more after its `shape`; its tiles are walked by `last`. valid, last,
+    zero, a_turn, b_turn: a step whose masters are in `wgt_words` now, and whose words of ACT and ERR will be in
+    `act_words` and `err_words` WeightPort.LATENCY cycles later; the turns are their rotations; zero: A counts as zero,
+    but for the bias. o_valid, o_last, a, b: its
+    operands, LATENCY cycles after `valid`: lanes without a row or column are zero, the bias operand stands in FORWARD's
+    last step and in UPDATE's last column. looked, looked_row: a block of LOSS is in `act_words` and `err_words` now; it
+    is in the lanes z and t Rotator.LATENCY cycles later. One step or block a cycle, no back pressure.
     """
 
     LATENCY = WeightPort.LATENCY + Rotator.LATENCY + 1
@@ -42,11 +43,14 @@ class Operands(wiring.Component):
         super().__init__(
             {
                 "fields": In(FieldsLayout),
+                "shape": In(ShapeLayout()),
                 "bias": In(params.activation_bits),
                 "start": In(1),
                 "valid": In(1),
                 "last": In(1),
-                "turn": In(turn),
+                "zero": In(1),
+                "a_turn": In(turn),
+                "b_turn": In(turn),
                 "looked": In(1),
                 "looked_row": In(turn),
                 "act_words": In(lanes(signed(self.act_bits), n)),
@@ -64,7 +68,7 @@ class Operands(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.params.n, self.fields
-        forward, update, loss, weights = Signal(), Signal(), Signal(), Signal()
+        forward, update, loss, weights = register(), register(), register(), register()
         m.d.sync += [
             forward.eq(f.opcode == Opcode.FORWARD),
             update.eq(f.opcode == Opcode.UPDATE),
@@ -73,30 +77,27 @@ class Operands(wiring.Component):
         ]
         valid = delay(m, self.valid, self.LATENCY, "valid")
         last = delay(m, self.last & self.valid, self.LATENCY, "last")
-        turn = delay(m, self.turn, WeightPort.LATENCY, "turn")
+        a_turn = delay(m, self.a_turn, WeightPort.LATENCY, "a_turn", data=True)[-1]
+        b_turn = delay(m, self.b_turn, WeightPort.LATENCY, "b_turn", data=True)[-1]
+        zero = delay(m, self.zero, self.LATENCY - 1, "zero", data=True)[-1]
 
         m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
-        dropped = Signal(signed(6))
-        m.d.comb += [port.enable.eq(self.valid & weights), port.i.eq(self.wgt_words)]
-        m.d.sync += [
-            dropped.eq(f.weight_shift - 1),
-            port.control.shift.eq(f.weight_shift),
-            port.control.below.eq(low_mask(dropped, 31)),
-            port.control.nearest.eq(f.weight_rounding == Rounding.NEAREST),
-        ]
+        m.d.comb += port.i.eq(self.wgt_words)
+        drive_weights(m, port.control, port.weight_bits, f.weight_shift, f.weight_rounding == Rounding.NEAREST)
         drive_fit(m, port.fit, f.weight_width, 0)
 
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
         m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
-        for rotator in (a_lanes, b_lanes):
-            m.d.comb += [
-                rotator.enable.eq(valid[WeightPort.LATENCY] | self.looked),
-                rotator.amount.eq(Mux(loss, self.looked_row, turn[-1])),
-            ]
+        # What every lane looks at it has of its own.
+        of_act = (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS) | (f.opcode == Opcode.POOL)
+        a_act = copies(m, of_act, n, "a_act")
+        b_wgt, b_err = copies(m, weights, n, "b_wgt"), copies(m, loss, n, "b_err")
+        for rotator, turn in ((a_lanes, a_turn), (b_lanes, b_turn)):
+            m.d.comb += rotator.amount.eq(Mux(loss, self.looked_row, turn))
         for k in range(n):
             m.d.comb += [
-                a_lanes.i[k].eq(Mux(forward | loss, self.act_words[k], self.err_words[k])),
-                b_lanes.i[k].eq(Mux(weights, port.o[k], Mux(loss, self.err_words[k], self.act_words[k]))),
+                a_lanes.i[k].eq(Mux(a_act[k], self.act_words[k], self.err_words[k])),
+                b_lanes.i[k].eq(Mux(b_wgt[k], port.o[k], Mux(b_err[k], self.err_words[k], self.act_words[k]))),
                 self.z[k].eq(a_lanes.o[k]),
                 self.t[k].eq(b_lanes.o[k]),
             ]
@@ -104,19 +105,21 @@ class Operands(wiring.Component):
         m.submodules.tiles = tiles = TileCounter(n)
         m.d.comb += [
             tiles.start.eq(self.start),
-            tiles.rows.eq(f.rows),
-            tiles.cols.eq(f.cols),
+            tiles.shape.eq(self.shape),
             tiles.step.eq(last[-2]),
             self.o_valid.eq(valid[-1]),
             self.o_last.eq(last[-1]),
         ]
-        with m.If(valid[-2]):
-            bias_step, bias_column = forward & f.bias & last[-2], update & f.bias
-            for k in range(n):
-                a = Mux(bias_step, self.bias, a_lanes.o[k])
-                b = Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k])
-                m.d.sync += [
-                    self.a[k].eq(Mux(tiles.row_lanes[k], a, 0)),
-                    self.b[k].eq(Mux(tiles.col_lanes[k], b, 0)),
-                ]
+        # The bias' place, known a step ahead.
+        bias_step, bias_column = register(), register()
+        m.d.sync += [bias_step.eq(forward & f.bias & last[-3]), bias_column.eq(update & f.bias)]
+        # Zeros but for the bias.
+        counts = tiles.row_lanes & (bias_step | ~zero).replicate(n)
+        a, b = register(self.a.shape()), register(self.b.shape())
+        for k in range(n):
+            m.d.sync += [
+                a[k].eq(Mux(counts[k], Mux(bias_step, self.bias, a_lanes.o[k]), 0)),
+                b[k].eq(Mux(tiles.col_lanes[k], Mux(bias_column & tiles.final_col[k], self.bias, b_lanes.o[k]), 0)),
+            ]
+        m.d.comb += [self.a.eq(a), self.b.eq(b)]
         return m

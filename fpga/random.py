@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.generator import GOLDEN, MIX, MIX_STAGES, STREAMS
-from insitu.fpga.common import lanes
+from insitu.fpga.common import copies, lanes, register
 
 
 def xorshift(state: Value) -> Value:
@@ -35,8 +35,8 @@ class LaneGenerators(wiring.Component):
     """Generators (lane, stream) for N lanes.
 
     start: seeds all from `seed`, taking STREAMS * N + MIX_STAGES cycles from the next one on, one generator a cycle.
-    step: bit s steps the generators of stream s; `r0` and `r1` hold the new states from the next cycle on. Neither
-    `step` nor another `start` may come while seeding. Equal to arch/generator.py.
+    step: bit s steps the generators of stream s; `r0` and `r1` hold the new states two cycles later. Neither `step` nor
+    another `start` may come while seeding, nor a `step` in the cycle before. Equal to arch/generator.py.
     """
 
     def __init__(self, n: int) -> None:
@@ -56,7 +56,7 @@ class LaneGenerators(wiring.Component):
         count = STREAMS * self.n
         left = Signal(range(count + 1))
         valid = Signal(MIX_STAGES)
-        origin = Signal(32)
+        origin = register(32)
         with m.If(self.start):
             m.d.sync += [left.eq(count), origin.eq(self.seed + GOLDEN)]
         with m.Elif(left != 0):
@@ -65,18 +65,20 @@ class LaneGenerators(wiring.Component):
         mixed: Value = origin
         m.d.sync += valid.eq((valid << 1) | (left != 0))
         for stage in range(MIX_STAGES):
-            late = Signal(32, name=f"mix_{stage}")
-            with m.If((left != 0) if stage == 0 else valid[stage - 1]):
-                m.d.sync += late.eq(_mix(stage, mixed))
+            late = register(32, name=f"mix_{stage}")
+            m.d.sync += late.eq(_mix(stage, mixed))
             mixed = late
 
         # Generator 2 * lane + stream; seeds shift through from the last one down.
-        states = [Signal(32, name=f"state_{k}") for k in range(count)]
+        states = [register(32, name=f"state_{k}") for k in range(count)]
         seed = Mux(mixed == 0, Const(GOLDEN, 32), mixed)
+        seeding = copies(m, valid[-2], self.n, "seeding")
+        step = copies(m, self.step, self.n, "step")
         for k, state in enumerate(states):
-            with m.If(valid[-1]):
+            lane, stream = divmod(k, STREAMS)
+            with m.If(seeding[lane]):
                 m.d.sync += state.eq(states[k + 1] if k + 1 < count else seed)
-            with m.Elif(self.step[k % STREAMS]):
+            with m.Elif(step[lane][stream]):
                 m.d.sync += state.eq(xorshift(state))
         for lane in range(self.n):
             m.d.comb += [self.r0[lane].eq(states[STREAMS * lane]), self.r1[lane].eq(states[STREAMS * lane + 1])]

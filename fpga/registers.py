@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.generator import GOLDEN
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK
+from insitu.fpga.common import register
 from insitu.fpga.random import xorshift
 
 #: Commands, as one-cycle pulses.
@@ -33,7 +34,8 @@ StatusLayout = data.StructLayout({"busy": 1, "done": 1, "error": 8, "pc": 12})
 
 
 class RegisterBus(wiring.Signature):
-    """address: byte offset; read: data is in `read_data` the cycle after; write: takes `write_data`. Always ready."""
+    """address: byte offset; read: `read_data` holds the answer three cycles later; write: of `write_data`. Always
+    ready."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -44,8 +46,8 @@ class RegisterBus(wiring.Signature):
 class Registers(wiring.Component):
     """All registers but the scale registers' storage, which `scale_*` reaches.
 
-    count: added to the counters each cycle. step_seed: SEED takes one xorshift step. A write comes one cycle late into
-    effect. An address no register has reads zero.
+    count: added to the counters each cycle. step_seed: SEED takes one xorshift step. A write is in
+    effect four cycles later at the latest. An address no register has reads zero.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -61,6 +63,7 @@ class Registers(wiring.Component):
                 "seed": Out(32, init=1),
                 "step_seed": In(1),
                 "scale_index": Out(6),
+                "scale_write_index": Out(6),
                 "scale_write": Out(1),
                 "scale_data": Out(16),
                 "scale": In(16),
@@ -70,31 +73,32 @@ class Registers(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         bus, count = self.bus, self.count
-        address, writing, written = Signal(9), Signal(), Signal(32)
-        m.d.sync += writing.eq(bus.write)
+        # A cycle to take an access, one to see which register is meant, one to reach it.
+        address, written, asked_address, asked_data = register(9), register(32), register(9), register(32)
+        plain = {name: r.offset >> 2 for name, r in REGISTERS.items() if name != "SCALE"}
+        chosen = {name: Signal(name=f"chosen_{name.lower()}") for name in plain}
+        asked, write = Signal(), Signal()
         with m.If(bus.write | bus.read):
-            m.d.sync += address.eq(bus.address)
-        with m.If(bus.write):
-            m.d.sync += written.eq(bus.write_data)
-
-        def selected(name: str, at: Any) -> Any:
-            return at[2:] == REGISTERS[name].offset >> 2
-
+            m.d.sync += asked_address.eq(bus.address)
+        m.d.sync += [asked_data.eq(bus.write_data), asked.eq(bus.write), write.eq(asked)]
+        m.d.sync += [address.eq(asked_address), written.eq(asked_data)]
+        m.d.sync += [chosen[name].eq(asked_address[2:] == place) for name, place in plain.items()]
         is_scale = address[8]
-        m.d.comb += [
-            self.scale_index.eq(address[2:8]),
+        m.d.comb += self.scale_index.eq(address[2:8])
+        m.d.sync += [
             self.scale_data.eq(written),
-            self.scale_write.eq(writing & is_scale),
+            self.scale_write_index.eq(address[2:8]),
+            self.scale_write.eq(write & is_scale),
         ]
-        m.d.comb += self.command.eq(0)
-        with m.If(writing & selected("CONTROL", address)):
+        m.d.sync += self.command.eq(0)
+        with m.If(write & chosen["CONTROL"]):
             for name, field in REGISTERS["CONTROL"].fields.items():
-                m.d.comb += self.command[name].eq(written[field.lsb])
-        with m.If(writing & selected("ENTRY", address)):
+                m.d.sync += self.command[name].eq(written[field.lsb])
+        with m.If(write & chosen["ENTRY"]):
             m.d.sync += self.entry.eq(written)
-        with m.If(writing & selected("COUNT", address)):
+        with m.If(write & chosen["COUNT"]):
             m.d.sync += self.program_count.eq(written)
-        with m.If(writing & selected("SEED", address)):
+        with m.If(write & chosen["SEED"]):
             m.d.sync += self.seed.eq(Mux(written == 0, GOLDEN, written))
         with m.Elif(self.step_seed):
             m.d.sync += self.seed.eq(xorshift(self.seed))
@@ -141,11 +145,8 @@ class Registers(wiring.Component):
             "INSTRUCTIONS": counters["instructions"],
             "SATURATED": counters["saturated"],
         }
-        # The scale register lies behind the registered address, so it is selected after it, like every other.
-        with m.If(is_scale):
-            m.d.comb += bus.read_data.eq(Cat(self.scale))
-        with m.Else(), m.Switch(address[2:]):
-            for name, value in contents.items():
-                with m.Case(REGISTERS[name].offset >> 2):
-                    m.d.comb += bus.read_data.eq(value)
+        found = Cat(Mux(is_scale, Cat(self.scale), 0), Const(0, 16))
+        for name, value in contents.items():
+            found = found | Mux(chosen[name], value, 0)
+        m.d.sync += bus.read_data.eq(found)
         return m

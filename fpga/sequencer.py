@@ -15,10 +15,16 @@ from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.arch.registers import Error
 from insitu.fpga.common import FieldsLayout
-from insitu.fpga.decode import CHECK_LATENCY
+from insitu.fpga.decode import CHECK_LATENCY, GEOMETRY_LATENCY
 from insitu.fpga.registers import CommandLayout, StatusLayout
+from insitu.fpga.window import Axis, WindowWalker
+
+#: Cycles of SETUP before the geometry is complete and has settled.
+LOCATE = GEOMETRY_LATENCY - CHECK_LATENCY - 1 + Axis.SETTLE
 
 assert timing.FETCH == WORDS + 1 + CHECK_LATENCY + 1
+# The first segment waits in Issue when the instruction runs.
+assert timing.SETUP == LOCATE + WindowWalker.LATENCY + 1
 
 
 class Sequencer(wiring.Component):
@@ -26,9 +32,10 @@ class Sequencer(wiring.Component):
 
     START, a cycle, before the first. FETCH, timing.FETCH cycles: a word a cycle to the decoder (capture, index,
     word), then operands and scale registers in `slot` 1 to 4, the verdict in the last. SETUP, timing.setup(): `build`
-    in the first N, then what is static has settled. SEED, timing.seeding(): from `seed_start` on. RUN: from `launch`
-    on until `finish`. begin: the check passed; finish goes out as `ended` with the last cycle. cycles: counted in
-    this cycle; a fetch counts when its check passes, so a refused instruction counts nothing.
+    in the first N, `locate` when the window's products are there; then what is static has settled. SEED,
+    timing.seeding(): from `seed_start` on. RUN: from `launch` on until `finish`. begin: the check passed; finish goes
+    out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when its check passes, so a
+    refused instruction counts nothing.
 
     flush: the datapath shall drop everything, in the next cycle. load: a program word is taken from the stream where
     `beat_valid`. load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step
@@ -55,6 +62,7 @@ class Sequencer(wiring.Component):
                 "misplaced": In(1),
                 "begin": Out(1),
                 "build": Out(1),
+                "locate": Out(1),
                 "seed_start": Out(1),
                 "launch": Out(1),
                 "running": Out(1),
@@ -161,9 +169,9 @@ class Sequencer(wiring.Component):
                             m.next = "SETUP"
                 stop_if_aborted()
             with m.State("SETUP"):
-                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
+                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n), self.locate.eq(counter == LOCATE)]
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == timing.setup(n) - 2):
+                with m.If(counter == timing.setup(n) - 3):
                     m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):
                     m.d.sync += counter.eq(0)
@@ -175,7 +183,7 @@ class Sequencer(wiring.Component):
             with m.State("SEED"):
                 m.d.comb += self.cycles.eq(1)
                 m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == STREAMS * n + MIX_STAGES - 2):
+                with m.If(counter == STREAMS * n + MIX_STAGES - 3):
                     m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
                     m.d.sync += counter.eq(0)

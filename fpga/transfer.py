@@ -12,12 +12,13 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.fpga.common import FieldsLayout, delay, lanes
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.rotate import Rotator
+from insitu.fpga.tiles import Columns, Loop, ShapeLayout
 
-#: From a row's lanes to its words being written: a register, to banks, less the decrement, fit.
+#: From a row's lanes to its words at the memories: a register, to banks, less the decrement, fit.
 WRITE_LATENCY = 1 + Rotator.LATENCY + 1 + Fit.LATENCY
 #: Beats that may be on their way out of the memories.
 SLOTS = 16
@@ -31,30 +32,35 @@ class BeatLayout(data.StructLayout):
 
 
 class BeatCounter(wiring.Component):
-    """The beats of LOAD and STORE. start: takes rows and cols; more: until `step` was set once a beat."""
+    """The beats of LOAD and STORE. shape: from Extent.SETTLE cycles before `start` on. more: from the cycle after
+    `start` on until `step` was set once a beat."""
 
     def __init__(self, n: int) -> None:
         self.n = n
-        super().__init__({"start": In(1), "rows": In(16), "cols": In(16), "step": In(1), "more": Out(1)})
+        super().__init__({"start": In(1), "shape": In(ShapeLayout()), "step": In(1), "more": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        rows, cols = Signal(16), Signal(16)
-        last_col = cols <= self.n
+        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
+        columns = Columns(m, self.n, self.shape)
         with m.If(self.start):
-            m.d.sync += [rows.eq(self.rows), cols.eq(self.cols), self.more.eq(1)]
+            m.d.sync += [*sample.first(), *pixel.first(), *columns.first(), self.more.eq(1)]
         with m.Elif(self.step):
-            m.d.sync += cols.eq(Mux(last_col, self.cols, cols - self.n))
-            with m.If(last_col):
-                m.d.sync += [rows.eq(rows - 1), self.more.eq(rows != 1)]
+            columns.step(m)
+            with m.If(columns.last):
+                m.d.sync += self.more.eq(~(sample.last & pixel.last))
+                with m.If(~sample.last):
+                    m.d.sync += sample.next()
+                with m.Else():
+                    m.d.sync += [*sample.first(), *pixel.next()]
         return m
 
 
 class Transfer(wiring.Component):
     """One rotator for all that is written, and for what STORE reads.
 
-    in_*: rows from the drain (value, delta) or from beats; the row's place (`row`, `address`, `col_lanes`, from its
-    RowWalker) comes a cycle after its lanes, with `valid`. Written WRITE_LATENCY cycles after the lanes. In UPDATE
+    Rows from the drain (value, delta) or from beats, with their place (`row`, `address`, `col_lanes`, from a RowWalker)
+    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes. In UPDATE
     the masters must be in `words` as the lanes leave the rotator. stored: `words` of a STORE's row were read;
     `stored_row`, `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were
     saturated, a count a row. One row a cycle, no back pressure: the owner holds credits.
@@ -85,7 +91,6 @@ class Transfer(wiring.Component):
                 "stored_last": In(1),
                 "beat_valid": Out(1),
                 "beat": Out(BeatLayout(params.stream_bits)),
-                "write": Out(1),
                 "write_lanes": Out(n),
                 "write_address": Out(self.bits),
                 "write_data": Out(lanes(signed(self.word_bits), n)),
@@ -102,34 +107,38 @@ class Transfer(wiring.Component):
             is_store.eq(f.opcode == Opcode.STORE),
             is_update.eq(f.opcode == Opcode.UPDATE),
         ]
+        # Every lane has these of its own.
+        loads, stores, updates = (
+            copies(m, flag, n, name)
+            for flag, name in ((is_load, "loads"), (is_store, "stores"), (is_update, "updates"))
+        )
         lane = data.StructLayout({"value": signed(self.lane_bits), "valid": unsigned(1)})
         m.submodules.rotator = rotator = Rotator(n, lane)
 
-        held = Signal(lanes(signed(self.lane_bits), n))
+        held = register(lanes(signed(self.lane_bits), n))
         for k in range(n):
-            value = Signal(signed(self.lane_bits), name=f"value_{k}")
-            with m.If(is_load):
-                m.d.comb += value.eq(self.beat_in[k])
-            with m.Elif(is_store):
-                m.d.comb += value.eq(self.words[k])
-            with m.Elif(is_update):
-                m.d.comb += value.eq(self.delta[k])
+            with m.If(loads[k]):
+                m.d.sync += held[k].eq(self.beat_in[k])
+            with m.Elif(stores[k]):
+                m.d.sync += held[k].eq(self.words[k])
+            with m.Elif(updates[k]):
+                m.d.sync += held[k].eq(self.delta[k])
             with m.Else():
-                m.d.comb += value.eq(self.value[k])
-            m.d.sync += held[k].eq(value)
-        stored = delay(m, self.stored, 1 + Rotator.LATENCY, "stored")
-        row = delay(m, self.stored_row, 1, "stored_row")[1]
-        m.d.comb += [
-            rotator.enable.eq(self.valid | stored[1]),
-            rotator.amount.eq(Mux(is_store, row, -self.row)),
+                m.d.sync += held[k].eq(self.value[k])
+        amount, held_lanes = register(n.bit_length() - 1), register(n)
+        m.d.sync += [
+            amount.eq(Mux(is_store, self.stored_row, -self.row)),
+            held_lanes.eq(self.col_lanes),
         ]
+        m.d.comb += rotator.amount.eq(amount)
         for k in range(n):
-            m.d.comb += [rotator.i[k].value.eq(held[k]), rotator.i[k].valid.eq(self.col_lanes[k])]
+            m.d.comb += [rotator.i[k].value.eq(held[k]), rotator.i[k].valid.eq(held_lanes[k])]
 
         # Out of the memories.
-        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes")[-1]
-        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last")[-1]
-        m.d.comb += [self.beat_valid.eq(stored[-1]), self.beat.last.eq(last)]
+        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes", data=True)[-1]
+        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last", data=True)[-1]
+        stored = delay(m, self.stored, 1 + Rotator.LATENCY, "stored")[-1]
+        m.d.comb += [self.beat_valid.eq(stored), self.beat.last.eq(last)]
         width = self.params.lane_bits
         for k in range(n):
             whole = Signal(signed(width), name=f"whole_{k}")
@@ -139,28 +148,24 @@ class Transfer(wiring.Component):
             ]
 
         # Into them.
-        address = delay(m, self.address, WRITE_LATENCY - 1, "address")
-        valid = delay(m, self.valid, WRITE_LATENCY - 1, "valid")
+        valid = delay(m, self.valid, WRITE_LATENCY, "valid")[-1]
         banks = Signal(n)
         m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
-        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks")
+        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks", data=True)
         changed = []
         for k in range(n):
             m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
-            new = Signal(signed(fit.bits_in), name=f"new_{k}")
-            with m.If(valid[Rotator.LATENCY]):
-                with m.If(is_update):
-                    m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
-                with m.Else():
-                    m.d.sync += new.eq(rotator.o[k].value)
-            m.d.comb += [
-                fit.control.eq(self.fit),
-                fit.enable.eq(valid[Rotator.LATENCY + 1]),
-                fit.i.eq(new),
-                self.write_data[k].eq(fit.o),
-            ]
-            changed.append(fit.changed & bank_lanes[-1][k])
-        m.d.comb += [self.write.eq(valid[-1]), self.write_lanes.eq(bank_lanes[-1]), self.write_address.eq(address[-1])]
+            new = register(signed(fit.bits_in), name=f"new_{k}")
+            with m.If(updates[k]):
+                m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
+            with m.Else():
+                m.d.sync += new.eq(rotator.o[k].value)
+            m.d.comb += [fit.control.eq(self.fit), fit.i.eq(new), self.write_data[k].eq(fit.o)]
+            changed.append(fit.changed & self.write_lanes[k])
+        m.d.comb += [
+            self.write_lanes.eq(bank_lanes[-1] & valid.replicate(n)),
+            self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address", data=True)[-1]),
+        ]
         m.d.sync += self.unfit.eq(Mux(is_update, sum(changed), 0))
         return m
 

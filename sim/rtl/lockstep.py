@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from insitu.arch.errors import ArchError
 from insitu.arch.isa import WORDS, Instruction, Opcode
-from insitu.arch.layout import Memory, blocks
+from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES
 from insitu.arch.registers import REGISTERS, WORD_MASK, Error
 from insitu.arch.timing import cost
@@ -116,7 +116,7 @@ class Lockstep:
         opcode = None if instruction is None else instruction.opcode
         coming = 0
         if instruction is not None and opcode is Opcode.STORE:
-            coming = instruction.rows * blocks(instruction.cols, self.core.n)
+            coming = instruction.a.rows * instruction.a.row_words(self.core.n)
         expected_cycles = 0 if instruction is None else cost(instruction, self.core.n).cycles
         moving = coming + (0 if beats is None else len(beats))
         before = self.emulator.stream_out.pending
@@ -250,7 +250,7 @@ def run_all(lockstep: Lockstep, words: npt.NDArray[np.uint32], beats: npt.NDArra
         instruction = _decoded(words[index])
         needed = 0
         if instruction is not None and instruction.opcode is Opcode.LOAD:
-            needed = instruction.rows * blocks(instruction.cols, lockstep.core.n)
+            needed = instruction.d.rows * instruction.d.row_words(lockstep.core.n)
         reports.append(lockstep.step(index, beats[taken : taken + needed] if needed else None))
         taken += needed
     return reports

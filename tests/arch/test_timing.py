@@ -15,7 +15,7 @@ from insitu.arch.numbers import Rounding
 from insitu.arch.params import ARRAY_SIZES
 from insitu.arch.timing import Cost, cost
 from tests.reference.strategies import PASSES
-from tests.reference.windows import Tile, area, meetings
+from tests.reference.windows import Tile, area, meetings, parts
 from tests.reference.windows import tiles as plain_tiles
 
 sides = st.sampled_from(ARRAY_SIZES)
@@ -79,7 +79,7 @@ def windows(draw: st.DrawFn, *opcodes: Opcode) -> tuple[Instruction, int]:
 
 
 def fixed(n: int, draws: bool) -> int:
-    return timing.FETCH + timing.SETUP + n + (2 * n + timing.MIX_STAGES if draws else 0)
+    return timing.FETCH + timing.setup(n) + (2 * n + timing.MIX_STAGES if draws else 0)
 
 
 @given(
@@ -130,15 +130,21 @@ def test_a_window_hands_over_when_steps_and_drain_are_done(case: tuple[Instructi
 
 @given(windows(Opcode.POOL, Opcode.UNPOOL))
 def test_a_pool_takes_a_cycle_a_word(case: tuple[Instruction, int]) -> None:
-    """POOL reads what its windows meet, or one word for nothing; UNPOOL writes the map."""
+    """POOL reads what its windows meet, or one word for nothing; UNPOOL reads a kernel's words and writes as many."""
     i, n = case
-    words = i.map_height or 1
-    words *= i.map_width or 1
-    if i.opcode is Opcode.POOL:
-        met = [q for q, _ in meetings(i)]
-        words = sum(max(1, met.count(q)) for q in range(area(i, "out")))
+    met = [q for q, _ in meetings(i)]
+    windows = [max(1, met.count(q)) for q in range(area(i, "out"))]
+    if i.opcode is Opcode.UNPOOL:
+        axes = ("height", "width")
+        high, wide = (parts(getattr(i, f"map_{axis}") or 1, getattr(i, f"kernel_{axis}") or 1) for axis in axes)
+        windows = [down * across for down in high for across in wide]
+    words = [taps for _ in range(0, i.cols, n) for taps in windows for _ in range(i.rows)]
+    vector = sum(words)
+    if i.opcode is Opcode.UNPOOL:
+        # The last word written is as many cycles after the last read as its kernel has words, less one.
+        vector = handed_over([(taps, taps, 1) for taps in words]) - 1
     got = cost(i, n)
-    assert got.vector == words * i.rows * len(range(0, i.cols, n))
+    assert got.vector == vector
     assert got.cycles == fixed(n, False) + got.vector + timing.POOL_TAIL
     assert got.macs == got.issue == got.wait == got.stream == 0
 

@@ -88,6 +88,7 @@ class Bench:
         ctx.set(bus.read, 1)
         await ctx.tick()
         ctx.set(bus.read, 0)
+        await ctx.tick().repeat(2)
         return int(ctx.get(bus.read_data))
 
     async def write(self, name: str, value: int, index: int = 0) -> None:
@@ -98,6 +99,7 @@ class Bench:
         ctx.set(bus.write, 1)
         await ctx.tick()
         ctx.set(bus.write, 0)
+        await ctx.tick().repeat(3)
 
     async def command(self, *names: str) -> None:
         """Write CONTROL with some of its bits."""

@@ -49,9 +49,8 @@ def test_tiles_follow_one_another(a_bits: int, b_bits: int, accumulator_bits: in
 
         async def tick() -> None:
             nonlocal cycle, seen
-            popping = cycle in pops
-            ctx.set(unit.pop, popping)
-            if popping:
+            ctx.set(unit.pop, cycle in pops)
+            if cycle - 1 in pops:
                 got.append([ctx.get(unit.row[j]) for j in range(n)])
             seen |= bool(ctx.get(unit.overflow))
             await ctx.tick()
@@ -60,7 +59,7 @@ def test_tiles_follow_one_another(a_bits: int, b_bits: int, accumulator_bits: in
         for steps, count in tiles:
             for k, (a, b) in enumerate(steps):
                 last = k == len(steps) - 1
-                while (last and cycle + unit.LATENCY < free) or random.random() < 0.2:
+                while (last and cycle + unit.POPPED < free) or random.random() < 0.2:
                     ctx.set(unit.valid, 0)
                     await tick()
                 for lane in range(n):
@@ -69,8 +68,8 @@ def test_tiles_follow_one_another(a_bits: int, b_bits: int, accumulator_bits: in
                 ctx.set(unit.valid, 1)
                 ctx.set(unit.last, last)
                 if last:
-                    pops.extend(range(cycle + unit.LATENCY, cycle + unit.LATENCY + count))
-                    free = cycle + unit.LATENCY + count
+                    pops.extend(range(cycle + unit.POPPED, cycle + unit.POPPED + count))
+                    free = cycle + unit.POPPED + count
                 await tick()
         ctx.set(unit.valid, 0)
         for _ in range(n + unit.LATENCY + 6):

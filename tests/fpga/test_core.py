@@ -67,19 +67,19 @@ def few(count: int) -> Callable[[Any], Any]:
     return decorate
 
 
-@pytest.mark.parametrize("opcode", PASSES)
+@pytest.mark.parametrize("opcode", [*PASSES, Opcode.POOL, Opcode.UNPOOL])
 @few(4)
 @given(data=st.data())
 def test_a_pass_equals_the_emulator(opcode: Opcode, data: st.DataObject) -> None:
     core = data.draw(st.sampled_from([TINY, WIDE, NARROW]))
-    check_case(data.draw(pass_instructions(core, opcodes=(opcode,), exact=False, windows=False)))
+    check_case(data.draw(pass_instructions(core, opcodes=(opcode,), exact=False)))
 
 
 @few(2)
 @given(data=st.data())
 def test_a_pass_on_eight_lanes_equals_the_emulator(data: st.DataObject) -> None:
     core = CoreParams(n=8, act_depth=20, err_depth=24, wgt_depth=30, program_depth=8)
-    check_case(data.draw(pass_instructions(core, exact=False, windows=False)))
+    check_case(data.draw(pass_instructions(core, exact=False)))
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.5])

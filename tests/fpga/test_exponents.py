@@ -77,7 +77,7 @@ def test_shifts_bias_and_the_next_exponent() -> None:
                 assert ctx.get(unit.bias) == 1 << clamp(i.bias_exponent - operand, 0, 6)
             spread = random.getrandbits(39) >> random.randrange(40)
             ctx.set(unit.spread, spread)
-            await ctx.tick().repeat(4)
+            await ctx.tick().repeat(5)
             bits = spread.bit_length()
             want = range_exponent(source, bits, i.width) if bits else in_use[i.sd]
             assert ctx.get(unit.following) == want
@@ -90,7 +90,7 @@ def test_scale_registers_keep_both_writers() -> None:
 
     async def script(ctx: Any) -> None:
         # Both at once: the bus first, the core right after.
-        ctx.set(unit.bus_index, 3)
+        ctx.set(unit.bus_write_index, 3)
         ctx.set(unit.bus_data, 0x1234)
         ctx.set(unit.core_write_index, 5)
         ctx.set(unit.core_data, 0x5678)

@@ -21,14 +21,13 @@ def test_rows_equal_arch(n: int, z_bits: int, t_bits: int, cols: int) -> None:
 
     async def script(ctx: Any) -> None:
         results: list[list[int]] = []
-        going = False
+        going = [False, False]
 
         async def tick(count: int = 1) -> None:
-            nonlocal going
             for _ in range(count):
-                if going:
+                if going.pop(0):
                     results.append([ctx.get(unit.acc[k]) for k in range(n)])
-                going = bool(ctx.get(unit.go))
+                going.append(bool(ctx.get(unit.go)))
                 await ctx.tick()
                 ctx.set(unit.valid, 0)
 

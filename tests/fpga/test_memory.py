@@ -31,6 +31,7 @@ def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int
         ctx.set(unit.build, 1)
         await ctx.tick().repeat(n)
         ctx.set(unit.build, 0)
+        await ctx.tick()
 
         due: list[Any] = [None] * unit.READ_LATENCY
 
@@ -68,6 +69,7 @@ def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int
         await ctx.tick()
         ctx.set(unit.write.enable, 0)
         image[5, [1, 3]] = [1 - 7, 3 - 7]
+        await ctx.tick().repeat(unit.WRITE_LATENCY)
         await read({bank: int(image[5, bank]) for bank in range(n)}, 5)
         for _ in range(unit.READ_LATENCY):
             await read(None)

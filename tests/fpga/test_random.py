@@ -28,6 +28,7 @@ def test_states_follow_arch(n: int) -> None:
                 ctx.set(unit.step, step)
                 await ctx.tick()
                 ctx.set(unit.step, 0)
+                await ctx.tick()
                 states = [[xorshift(s) if step >> k & 1 else s for k, s in enumerate(pair)] for pair in states]
                 got = [[ctx.get(unit.r0[lane]), ctx.get(unit.r1[lane])] for lane in range(n)]
                 assert got == states

@@ -22,15 +22,15 @@ from insitu.arch.numbers import (
     round_shift,
 )
 from insitu.fpga.fit import CONTROL_LATENCY, Fit, drive_fit
-from insitu.fpga.shift import RoundShift, ShiftControl
+from insitu.fpga.shift import RoundShift, ShiftControl, ShiftShape
 from tests.fpga.units import simulate
 
 
 class Shifter(wiring.Component):
     """A `RoundShift` with its control."""
 
-    def __init__(self, bits: int, left: int, right: int) -> None:
-        self.unit, self.control = RoundShift(bits, left, right), ShiftControl(left, right)
+    def __init__(self, shape: ShiftShape) -> None:
+        self.unit, self.control = RoundShift(shape), ShiftControl(shape)
         super().__init__({})
 
     def elaborate(self, platform: Any) -> Module:
@@ -48,11 +48,17 @@ def values(bits: int, random: Random, count: int) -> list[int]:
 
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize(
-    ("bits", "left", "right"),
-    [(8, -SHIFT_MIN, SHIFT_MAX), (48, -SHIFT_MIN, SHIFT_MAX), (24, -UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)],
+    ("bits", "left", "right", "out"),
+    [
+        (8, -SHIFT_MIN, SHIFT_MAX, 8),
+        (48, -SHIFT_MIN, SHIFT_MAX, 16),
+        (33, -SHIFT_MIN, SHIFT_MAX, 2),
+        (24, -UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX, 18),
+        (32, -UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX, 34),
+    ],
 )
-def test_every_shift_rounds_as_arch_does(bits: int, left: int, right: int, rounding: Rounding) -> None:
-    unit = Shifter(bits, left, right)
+def test_every_shift_rounds_as_arch_does(bits: int, left: int, right: int, out: int, rounding: Rounding) -> None:
+    unit = Shifter(ShiftShape(bits, left, right, out))
     random = Random(bits)
 
     async def script(ctx: Any) -> None:
@@ -60,18 +66,21 @@ def test_every_shift_rounds_as_arch_does(bits: int, left: int, right: int, round
         ctx.set(unit.control.rounding, rounding)
         for shift in range(-left, right + 1):
             ctx.set(unit.control.shift, shift)
-            ctx.set(lane.enable, 0)
-            await ctx.tick().repeat(ShiftControl.LATENCY)
+            await ctx.tick().repeat(ShiftControl.LATENCY + 1)
             due: list[int] = []
             for x in [*values(bits, random, 12), *[0] * (RoundShift.LATENCY - 1)]:
                 r = random.getrandbits(32)
                 ctx.set(lane.i, x)
                 ctx.set(lane.r, r)
-                ctx.set(lane.enable, 1)
                 due.append(round_shift(x, shift, rounding, r))
                 await ctx.tick()
                 if len(due) == RoundShift.LATENCY:
-                    assert ctx.get(lane.o) == due.pop(0), (x, shift)
+                    got, want = ctx.get(lane.o), due.pop(0)
+                    exact = -(1 << out) <= want < 1 << out
+                    assert (got == want) if exact else (got < 0) == (want < 0), (x, shift)
+                    for width, wrap in product({2, out}, Overflow):
+                        assert fit(got, width, wrap) == fit(want, width, wrap), (x, shift)
+                        assert (fit(got, width, wrap) == got) == (fit(want, width, wrap) == want), (x, shift)
 
     simulate(unit, script)
 
@@ -101,13 +110,11 @@ def test_fit_saturates_and_wraps(bits_in: int, bits_out: int) -> None:
         for width, wrap in product(range(2, bits_out + 1), Overflow):
             ctx.set(unit.width, width)
             ctx.set(unit.wrap, wrap)
-            ctx.set(lane.enable, 0)
             await ctx.tick().repeat(CONTROL_LATENCY)
             cases = list(range(-half, half)) if bits_in <= 8 else values(bits_in, random, 40)
             due: list[tuple[int, int]] = []
             for x in [*cases, *[0] * (Fit.LATENCY - 1)]:
                 ctx.set(lane.i, x)
-                ctx.set(lane.enable, 1)
                 want = fit(x, width, wrap)
                 due.append((want, int(want != x)))
                 await ctx.tick()

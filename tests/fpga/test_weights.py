@@ -12,9 +12,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from insitu.arch.numbers import Overflow, Rounding, narrow
-from insitu.fpga.common import low_mask
 from insitu.fpga.fit import CONTROL_LATENCY, drive_fit
-from insitu.fpga.weights import WeightPort
+from insitu.fpga.weights import WeightPort, drive_weights
 from tests.fpga.units import simulate
 
 
@@ -28,11 +27,7 @@ class Port(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.unit = self.unit
-        m.d.comb += [
-            self.unit.control.shift.eq(self.shift),
-            self.unit.control.below.eq(low_mask(self.shift - 1, 31)),
-            self.unit.control.nearest.eq(self.nearest),
-        ]
+        drive_weights(m, self.unit.control, self.unit.weight_bits, self.shift, self.nearest)
         drive_fit(m, self.unit.fit, self.width, 0)
         return m
 
@@ -54,10 +49,7 @@ def test_masters_are_narrowed(master_bits: int, weight_bits: int) -> None:
             await ctx.tick().repeat(CONTROL_LATENCY)
             for lane, word in enumerate(words):
                 ctx.set(unit.i[lane], word)
-            ctx.set(unit.enable, 1)
-            await ctx.tick()
-            ctx.set(unit.enable, 0)
-            await ctx.tick().repeat(WeightPort.LATENCY - 1)
+            await ctx.tick().repeat(WeightPort.LATENCY)
             got = [ctx.get(unit.o[lane]) for lane in range(4)]
             assert got == [narrow(w, shift, width, rounding, Overflow.SATURATE) for w in words], (words, shift)
 

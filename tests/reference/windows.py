@@ -135,6 +135,8 @@ def tiles(i: Instruction, n: int) -> Iterator[Tile]:
     for wide in parts(i.cols, n):
         for pixel in range(area(i, "out" if forward else "map")):
             terms = sum(1 for (q, _), p in met.items() if (q if forward else p) == pixel)
+            if bias and taps == 1:
+                terms = 1  # the bias is one of the tap's columns: all of them are taken
             for high in parts(i.rows, n):
                 yield max(1, terms * (i.depth - bias) + bias), high, wide
 

@@ -17,14 +17,17 @@ from hypothesis.strategies import SearchStrategy
 from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.params import CoreParams
 from insitu.sim.rtl.compiled import CompiledEngine
-from tests.reference.strategies import Case, pass_instructions, train_sequences
+from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.sim.test_rtl_core import check
 
 #: (cases, how many a core, whether the streams stall)
 PLAN: tuple[tuple[Callable[..., SearchStrategy[Case]], int, bool], ...] = (
-    (partial(pass_instructions, windows=False), 200, False),
-    (train_sequences, 60, False),
-    (train_sequences, 20, True),
+    (partial(pass_instructions, exact=False), 400, False),
+    (partial(train_sequences, exact=False), 60, False),
+    (partial(train_sequences, exact=False), 20, True),
+    (partial(convolution_sequences, exact=False), 60, False),
+    (partial(convolution_sequences, exact=False), 20, True),
+    (moves, 60, False),
 )
 
 
@@ -48,7 +51,7 @@ def explore(
 
     @seed(base)
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(strategy(engine.core, exact=False))
+    @given(strategy(engine.core))
     def run(case: Case) -> None:
         nonlocal count
         check(engine, case, stalls=stalls)

@@ -14,7 +14,7 @@ from insitu.arch.params import CoreParams
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.compiled import CompiledEngine
 from insitu.sim.rtl.lockstep import Lockstep, run_all
-from tests.reference.strategies import Case, pass_instructions, train_sequences
+from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 
 SMALL = {"act_depth": 160, "err_depth": 128, "wgt_depth": 144, "program_depth": 64}
 CORES = {
@@ -77,11 +77,17 @@ def explore(cases: int) -> settings:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "cases"), [(partial(pass_instructions, windows=False), 150), (train_sequences, 40)]
+    ("strategy", "cases"),
+    [
+        (partial(pass_instructions, exact=False), 300),
+        (partial(train_sequences, exact=False), 40),
+        (partial(convolution_sequences, exact=False), 40),
+        (moves, 60),
+    ],
 )
 def test_equals_the_emulator(engine: CompiledEngine, strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
     @explore(cases)
-    @given(strategy(engine.core, exact=False))
+    @given(strategy(engine.core))
     def run(case: Case) -> None:
         check(engine, case)
 

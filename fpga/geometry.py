@@ -1,0 +1,342 @@
+"""The products of an instruction's sizes: what its operands take, how far it is from pixel to pixel. One multiplier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amaranth import Array, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.arch.params import CoreParams
+from insitu.fpga.common import FieldsLayout, register
+from insitu.fpga.tiles import ShapeLayout
+
+#: Bits of a size that is checked; more than these are shown as all ones, which no memory has.
+SIZE_BITS = 21
+#: The word of an instruction with which the first operands of the multiplier are complete.
+FIRST_WORD = 7
+#: Cycles between an operation and its result.
+LATENCY = 3
+#: What is multiplied in which cycle, counted from that in which FIRST_WORD's fields are there. Those of the window are
+#: there WINDOW_WORDS later.
+WINDOW_WORDS = 3
+_ORDER = (
+    *("a_pixel", "b_pixel", "d_pixel", "map_pixels", "out_pixels", "taps", "mapped", "given", "grouped"),
+    *("extent_b", "extent_a", "extent_d", "extent_m", "a_row", "b_row", "d_row"),
+    *("a_down", "b_down", "d_down", "a_across", "b_across", "d_across"),
+)
+TIMES: Mapping[str, int] = {name: time for time, name in enumerate(_ORDER)}
+#: Cycles from that of the first operation to all results, and to the verdict.
+SETTLE = len(_ORDER) - 1 + LATENCY
+VERDICT = TIMES["extent_m"] + LATENCY + 2
+#: What an operation reads must be there.
+_NEEDS = {
+    **dict.fromkeys(("map_pixels", "out_pixels", "taps"), WINDOW_WORDS),
+    "mapped": TIMES["map_pixels"] + LATENCY,
+    "given": TIMES["out_pixels"] + LATENCY,
+    "grouped": TIMES["taps"] + LATENCY,
+    "extent_b": TIMES["mapped"] + LATENCY,
+    **dict.fromkeys(("extent_a", "extent_d", "extent_m"), TIMES["given"] + LATENCY),
+    **{f"{x}_row": TIMES[f"{x}_pixel"] + LATENCY for x in "abd"},
+    **{f"{x}_down": TIMES[f"{x}_row"] + LATENCY for x in "abd"},
+    **{f"{x}_across": TIMES[f"{x}_pixel"] + LATENCY for x in "abd"},
+}
+assert all(TIMES[name] >= needed for name, needed in _NEEDS.items())
+# The words of a kernel's weights come two cycles into an operand's check.
+assert TIMES["extent_b"] + 2 >= TIMES["grouped"] + LATENCY
+
+
+class StrideLayout(data.StructLayout):
+    """How far it is, in words and in rows modulo N, from pixel to pixel and from row to row of pixels; `down` and
+    `across` are multiples of these that a walk begins at, or goes on by."""
+
+    def __init__(self, n: int, bits: int) -> None:
+        place = data.StructLayout({"address": unsigned(bits), "turn": unsigned(n.bit_length() - 1)})
+        super().__init__({"pixel": place, "row": place, "down": place, "across": place})
+
+
+class GeometryLayout(data.StructLayout):
+    """What stays while an instruction runs.
+
+    matrix: what it drains or moves. span: steps of a tap (FORWARD, BACKWARD) or a pixel (UPDATE). several: the kernel
+    has several taps. group, grouped: words of a tap's weights, and of all taps'. a: of A's pixels; b: of B's pixels or
+    taps; d: of D's pixels in UNPOOL. tap_*, place_*: where a walk begins: with this tap (in UPDATE this map pixel) and
+    this map pixel (in BACKWARD and UPDATE this output pixel).
+    """
+
+    def __init__(self, n: int, bits: int) -> None:
+        stride = StrideLayout(n, bits)
+        super().__init__(
+            {
+                "matrix": ShapeLayout(),
+                "span": unsigned(16),
+                "several": unsigned(1),
+                "group": unsigned(bits),
+                "grouped": unsigned(bits),
+                "a": stride,
+                "b": stride,
+                "d": stride,
+                **{f"{what}_{axis}": unsigned(8) for what in ("tap", "place") for axis in ("down", "across")},
+            }
+        )
+
+
+class Geometry(wiring.Component):
+    """Sizes and strides of an instruction, and whether its operands lie inside their memories.
+
+    first: in the next cycle the fields of FIRST_WORD are there, those of the window's words WINDOW_WORDS later; from
+    then on they are static. `misplaced` is valid VERDICT cycles after that next cycle, `o` SETTLE cycles after it, its
+    matrix and span before the verdict. clear: forget what was begun, and `misplaced`. misplaced: an operand ends beyond
+    its memory, or its rows overlap. One multiplier.
+    """
+
+    def __init__(self, params: CoreParams, bits: int) -> None:
+        self.params, self.bits = params, bits
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "first": In(1),
+                "clear": In(1),
+                "misplaced": Out(1),
+                "o": Out(GeometryLayout(params.n, bits)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        f, n = self.fields, self.params.n
+        log = n.bit_length() - 1
+        o = register(self.o.shape())
+        m.d.comb += self.o.eq(o)
+        time = Signal(range(SETTLE + 1), init=SETTLE)
+        with m.If(self.first):
+            m.d.sync += time.eq(0)
+        with m.Elif(self.clear):
+            m.d.sync += time.eq(SETTLE)
+        with m.Elif(time != SETTLE):
+            m.d.sync += time.eq(time + 1)
+
+        is_op = {op: register(name=f"is_{op.name.lower()}") for op in Opcode}
+        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        forward, backward, update = (is_op[op] for op in (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE))
+        pool, unpool = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
+        load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
+        weighted, pools, moved = register(), register(), register()
+        m.d.sync += [weighted.eq(forward | backward), pools.eq(pool | unpool), moved.eq(load | store)]
+
+        # Rows of a pixel, columns of a group of weights, and what is walked.
+        samples, grouped_cols = Signal(16), register(16)
+        apart = register()
+        m.d.comb += samples.eq(Mux(update, f.depth, f.rows))
+        m.d.sync += [
+            o.several.eq((f.kernel_height != 1) | (f.kernel_width != 1)),
+            apart.eq(f.bias & o.several),
+            grouped_cols.eq(Mux(forward, f.depth, f.cols) - apart),
+            o.group.eq((grouped_cols + (n - 1)) >> log),
+            o.span.eq(Mux(pools, 1, Mux(forward, grouped_cols, f.depth))),
+        ]
+        map_pixels, out_pixels, taps = register(16), register(16), register(16)
+        mapped, given, grouped = register(SIZE_BITS), register(SIZE_BITS), register(SIZE_BITS)
+        in_groups = update | moved
+        m.d.sync += [
+            o.matrix.rows.eq(f.rows),
+            o.matrix.cols.eq(Mux(in_groups, grouped_cols, f.cols)),
+            o.matrix.groups.eq(Mux(in_groups, taps, 1)),
+            o.matrix.tail.eq(in_groups & apart),
+            o.matrix.pixels.eq(Mux(forward | pool, out_pixels, Mux(backward | unpool | moved, map_pixels, 1))),
+            o.grouped.eq(grouped),
+        ]
+        self._begin(m, o)
+
+        # The multiplier: operands, product, result.
+        bits = self.bits
+        x, y, product = register(SIZE_BITS), register(16), register(SIZE_BITS + 16)
+        m.d.sync += product.eq(x * y)
+        a_wide = Mux(forward | pool, f.map_width, f.out_width)
+        b_wide = Mux(weighted, f.kernel_width, f.map_width)
+        b_pixel = Mux(weighted, o.group, o.b.pixel.address)
+        rows = {
+            "a": Mux(backward | update | unpool, given, mapped),
+            "b": Mux(forward, f.cols, Mux(backward, f.depth, mapped)),
+            "d": Mux(forward | pool, given, Mux(update, f.rows, mapped)),
+            "m": mapped,
+        }
+        begins = {
+            **{f"a_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"place_{axis}"]) for axis, size in _AXES},
+            **{f"b_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"tap_{axis}"]) for axis, size in _AXES},
+            **{f"d_{axis}": f[f"kernel_{size}"] for axis, size in _AXES},
+        }
+        row_of = {"a": o.a.row.address, "b": o.b.row.address, "d": o.d.row.address}
+        pixel_of = {"a": o.a.pixel.address, "b": b_pixel, "d": o.d.pixel.address}
+        wide_of = {"a": a_wide, "b": b_wide, "d": f.map_width}
+        factors: dict[str, tuple[Any, Any]] = {
+            "map_pixels": (f.map_height, f.map_width),
+            "out_pixels": (f.out_height, f.out_width),
+            "taps": (f.kernel_height, f.kernel_width),
+            "mapped": (map_pixels, samples),
+            "given": (out_pixels, samples),
+            "grouped": (o.group, taps),
+            **{f"extent_{p}": (rows[p], f[f"{p}_pitch"]) for p in "abdm"},
+            **{f"{p}_pixel": (f[f"{p}_pitch"], samples) for p in "abd"},
+            **{f"{p}_row": (pixel_of[p], wide_of[p]) for p in "abd"},
+            **{f"{p}_down": (row_of[p], begins[f"{p}_down"]) for p in "abd"},
+            **{f"{p}_across": (pixel_of[p], begins[f"{p}_across"]) for p in "abd"},
+        }
+        size = Mux(product[SIZE_BITS:].any(), (1 << SIZE_BITS) - 1, product[:SIZE_BITS])
+        word = product[:bits]
+        results: dict[str, Any] = {
+            "map_pixels": map_pixels.eq(product),
+            "out_pixels": out_pixels.eq(product),
+            "taps": taps.eq(product),
+            "mapped": mapped.eq(size),
+            "given": given.eq(size),
+            "grouped": grouped.eq(size),
+            **{
+                f"{p}_{what}": o[p][what].address.eq(word) for p in "abd" for what in ("pixel", "row", "down", "across")
+            },
+        }
+        with m.Switch(time):
+            for name, at in TIMES.items():
+                with m.Case(at):
+                    m.d.sync += [x.eq(factors[name][0]), y.eq(factors[name][1])]
+        with m.Switch(time):
+            for name, at in TIMES.items():
+                if name in results:
+                    with m.Case(at + LATENCY - 1):
+                        m.d.sync += results[name]
+        # B of FORWARD and BACKWARD is taps, whose words are known without a product.
+        with m.If((time == TIMES["b_row"]) & weighted):
+            m.d.sync += o.b.pixel.address.eq(o.group)
+
+        # Rows modulo N; taps have none.
+        turn = samples[:log]
+        for p in "abd":
+            stride = o[p]
+            still = Const(0, 1) if p == "a" else weighted
+            m.d.sync += [
+                stride.pixel.turn.eq(Mux(still, 0, turn)),
+                stride.row.turn.eq(stride.pixel.turn * wide_of[p][:log]),
+                stride.down.turn.eq(stride.row.turn * begins[f"{p}_down"][:log]),
+                stride.across.turn.eq(stride.pixel.turn * begins[f"{p}_across"][:log]),
+            ]
+        self._place(m, time, x, product, grouped, apart, grouped_cols)
+        return m
+
+    def _begin(self, m: Module, o: Any) -> None:
+        """Where the first pixel of a walk begins: FORWARD with tap `pad` and map pixel 0, or the tap 0 and map pixel 0;
+        BACKWARD's map pixel 0 with the last output pixel that reaches it; UPDATE's tap 0 with the first output pixel
+        that meets the map."""
+        f = self.fields
+        for axis, size in _AXES:
+            pad, far = f[f"pad_{size}"], f[f"out_{size}"]
+            halved, last = register(8, name=f"halved_{axis}"), register(8, name=f"last_{axis}")
+            forward = register(name=f"forward_{axis}")
+            m.d.sync += [
+                forward.eq(f.opcode == Opcode.FORWARD),
+                last.eq(far - 1),
+                halved.eq(Mux(f.stride, (pad + (f.opcode == Opcode.UPDATE)) >> 1, pad)),
+            ]
+            place, tap = o[f"place_{axis}"], o[f"tap_{axis}"]
+            doubled = place << f.stride
+            with m.If(forward):
+                m.d.sync += [place.eq(0), tap.eq(pad)]
+            with m.Elif(f.opcode == Opcode.UPDATE):
+                m.d.sync += [place.eq(halved), tap.eq(doubled - pad)]
+            with m.Else():
+                m.d.sync += [place.eq(Mux(halved < last, halved, last)), tap.eq(pad - doubled)]
+
+    def _place(self, m: Module, time: Any, x: Any, product: Any, grouped: Any, apart: Any, grouped_cols: Any) -> None:
+        """The check of an operand: its columns, its words, what they begin at, its end."""
+        f, params, n = self.fields, self.params, self.params.n
+        log = n.bit_length() - 1
+        used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(2)
+        base, pitch = Signal(20), Signal(12)
+        op = f.opcode
+        m.d.comb += [cols.eq(f.cols), memory.eq(Memory.ERR)]
+        with m.Switch(time):
+            with m.Case(TIMES["extent_a"]):
+                m.d.comb += [base.eq(f.a_base), pitch.eq(f.a_pitch)]
+                m.d.comb += used.eq((op != Opcode.LOAD) & (op != Opcode.HALT))
+                with m.Switch(op):
+                    with m.Case(Opcode.STORE):
+                        m.d.comb += [memory.eq(f.memory), weights.eq(1)]
+                    with m.Case(Opcode.FORWARD):
+                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.depth - f.bias)]
+                    with m.Case(Opcode.BACKWARD):
+                        m.d.comb += cols.eq(f.depth)
+                    with m.Case(Opcode.UPDATE):
+                        m.d.comb += cols.eq(f.rows)
+                    with m.Case(Opcode.LOSS, Opcode.POOL):
+                        m.d.comb += memory.eq(Memory.ACT)
+            with m.Case(TIMES["extent_b"]):
+                m.d.comb += [base.eq(f.b_base), pitch.eq(f.b_pitch), used.eq(1)]
+                with m.Switch(op):
+                    with m.Case(Opcode.FORWARD, Opcode.BACKWARD):
+                        m.d.comb += [memory.eq(Memory.WGT), weights.eq(1)]
+                    with m.Case(Opcode.UPDATE):
+                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.cols - f.bias)]
+                    with m.Case(Opcode.LOSS):
+                        pass
+                    with m.Case(Opcode.UNPOOL):
+                        m.d.comb += memory.eq(Memory.ACT)
+                    with m.Default():
+                        m.d.comb += used.eq(0)
+            with m.Case(TIMES["extent_d"]):
+                m.d.comb += [base.eq(f.d_base), pitch.eq(f.d_pitch)]
+                m.d.comb += used.eq((op != Opcode.STORE) & (op != Opcode.HALT))
+                with m.Switch(op):
+                    with m.Case(Opcode.LOAD):
+                        m.d.comb += [memory.eq(f.memory), weights.eq(1)]
+                    with m.Case(Opcode.FORWARD, Opcode.POOL):
+                        m.d.comb += memory.eq(Memory.ACT)
+                    with m.Case(Opcode.UPDATE):
+                        m.d.comb += [memory.eq(Memory.WGT), weights.eq(1)]
+            with m.Case(TIMES["extent_m"]):
+                m.d.comb += [base.eq(f.m_base), pitch.eq(f.m_pitch), memory.eq(Memory.ACT)]
+                m.d.comb += used.eq((op == Opcode.BACKWARD) & f.mask)
+
+        # Beside the multiplier: operands; words of a row or group; the end less the product; the end.
+        depths = Array([*(Const(params.depth(k), SIZE_BITS) for k in Memory), Const(0, SIZE_BITS)])
+        used_1, cols_1, weights_1, base_1, pitch_1 = register(), register(16), register(), register(20), register(12)
+        used_2, blocks, weights_2, below = register(), register(17), register(), register(signed(22))
+        used_3, above, used_4, several_3 = register(), register(signed(24)), register(), register()
+        pitch_3, words_3 = register(12), register(SIZE_BITS + 1)
+        words = Mux(weights_2, grouped + apart, blocks)
+        pitch_2, limit = register(12), [register(SIZE_BITS, name=f"limit_{k}") for k in range(4)]
+        extent, far, wrong = register(SIZE_BITS + 16), register(signed(SIZE_BITS + 18)), register()
+        several = register()  # rows
+        m.d.sync += [
+            used_1.eq(used),
+            cols_1.eq(Mux(weights, grouped_cols, cols)),
+            weights_1.eq(weights),
+            base_1.eq(base),
+            pitch_1.eq(pitch),
+            limit[0].eq(depths[memory]),
+            used_2.eq(used_1),
+            blocks.eq((cols_1 + (n - 1)) >> log),
+            weights_2.eq(weights_1),
+            below.eq(base_1 - pitch_1),
+            pitch_2.eq(pitch_1),
+            pitch_3.eq(pitch_2),
+            *(late.eq(early) for early, late in zip(limit, limit[1:], strict=False)),
+            several.eq(x > 1),
+            used_3.eq(used_2),
+            above.eq(below + words),
+            words_3.eq(words),
+            several_3.eq(several),
+            extent.eq(product),
+            far.eq(extent + above),
+            wrong.eq(several_3 & (pitch_3 < words_3)),
+            used_4.eq(used_3),
+        ]
+        with m.If(self.clear):
+            m.d.sync += self.misplaced.eq(0)
+        with m.Elif(used_4 & (wrong | (far > limit[3]))):
+            m.d.sync += self.misplaced.eq(1)
+
+
+_AXES = (("down", "height"), ("across", "width"))
