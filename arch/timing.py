@@ -24,9 +24,9 @@ from insitu.arch.loss import PROBABILITY_BITS
 FETCH = WORDS + 12
 #: Multiples of the pitches for the column addresses, one bank a cycle, are made in N cycles; then two to start.
 SETUP = 2
-#: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, read, two
-#: for the words, five to round, two to rotate, operand, two to the cells, product, sum.
-ISSUE_TO_ACCUMULATOR = 17
+#: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, one to the
+#: banks, read, two for the words, five to round, two to rotate, operand, two to the cells, two for the product, sum.
+ISSUE_TO_ACCUMULATOR = 19
 #: From a row leaving the drain registers to its elements being written: a register, mask, seven to shift and round, two
 #: to fit, a register, two to rotate, one to pass the masters, two to fit, two to the bank.
 DRAIN_TO_MEMORY = 19
@@ -35,13 +35,13 @@ UPDATE_TO_MEMORY = 30
 #: LOAD: from the last beat to its elements being written.
 LOAD_TAIL = 9
 #: STORE: from its beginning to the first beat on the stream.
-STORE_HEAD = 12
+STORE_HEAD = 13
 #: LOSS, for each row: to find the maximum, and to sum, after the last read.
 LOSS_ROW = 10
 #: LOSS: cycles of a division: a bit each, one to round, one to load.
 LOSS_DIVIDE = PROBABILITY_BITS + 3
 #: LOSS: from the end of the last division's slot to its row entering the drain.
-LOSS_TAIL = 16
+LOSS_TAIL = 17
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
