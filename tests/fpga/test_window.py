@@ -22,8 +22,8 @@ from tests.fpga.units import simulate
 
 N = 4
 CORE = CoreParams(n=N, act_depth=4096, err_depth=4096, wgt_depth=4096)
-#: (A's address, its row modulo N, B's address, its row modulo N, steps, zero, last of its tile, last of all); an address
-#: is None where nothing is read that counts.
+#: (A's address, its row modulo N, B's address, its row modulo N, steps, zero, last of its tile, last of all); None
+#: where nothing is read that counts.
 Segment = tuple[int | None, int | None, int | None, int | None, int, bool, bool, bool]
 
 
