@@ -290,8 +290,8 @@ class Datapath(wiring.Component):
             unit.phase.eq(delay(m, walk.phase, seen, "loss_phase", data=True)[-1]),
             unit.first.eq(delay(m, walk.first, seen, "loss_first", data=True)[-1]),
             unit.lanes.eq(lanes_seen),
-            unit.z.eq(operands.z),
-            unit.t.eq(operands.t),
+            *(unit.z[k].eq(operands.z[k]) for k in range(n)),
+            *(unit.t[k].eq(operands.t[k]) for k in range(n)),
         ]
 
         # POOL, UNPOOL.

@@ -39,6 +39,7 @@ class Operands(wiring.Component):
         self.act_bits, self.err_bits = params.word_bits(Memory.ACT), params.word_bits(Memory.ERR)
         self.a_bits = max(self.act_bits, self.err_bits)
         self.b_bits = max(self.act_bits, params.weight_bits)
+        self.t_bits = max(self.b_bits, self.err_bits)
         turn = n.bit_length() - 1
         super().__init__(
             {
@@ -60,8 +61,8 @@ class Operands(wiring.Component):
                 "o_last": Out(1),
                 "a": Out(lanes(signed(self.a_bits), n)),
                 "b": Out(lanes(signed(self.b_bits), n)),
-                "z": Out(lanes(signed(self.act_bits), n)),
-                "t": Out(lanes(signed(self.err_bits), n)),
+                "z": Out(lanes(signed(self.a_bits), n)),
+                "t": Out(lanes(signed(self.t_bits), n)),
             }
         )
 
@@ -87,7 +88,7 @@ class Operands(wiring.Component):
         drive_fit(m, port.fit, f.weight_width, 0)
 
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
-        m.submodules.b_lanes = b_lanes = Rotator(n, signed(max(self.b_bits, self.err_bits)))
+        m.submodules.b_lanes = b_lanes = Rotator(n, signed(self.t_bits))
         # What every lane looks at it has of its own.
         of_act = (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS) | (f.opcode == Opcode.POOL)
         a_act = copies(m, of_act, n, "a_act")

@@ -28,7 +28,7 @@ class Trace(wiring.Component):
 
     operand_a, operand_b, operand_d: places of the current instruction's operands (memory 3: it has none). Inside:
     opcode, and opcode_name in ASCII; pc; tile_row and tile_col, the tile whose steps are issued; row, that of D which
-    is on its way to memory. show: what a simulator of Amaranth's displays for a place.
+    is on its way to memory (not in UNPOOL). show: what a simulator of Amaranth's displays for a place.
     """
 
     def __init__(self, core: Any, show: Callable[[int], str] | None = None) -> None:
@@ -64,7 +64,11 @@ class Trace(wiring.Component):
         tile_row, tile_col, row = (Signal(16, name=name, attrs=_KEPT) for name in ("tile_row", "tile_col", "row"))
         block = Signal(16, name="block")
         step, writer = core.datapath.issue.step, core.datapath.writer
-        row_tiles, blocks = (f.rows + (n - 1)) >> log, (f.cols + (n - 1)) >> log
+        matrix = core.decoder.geometry.matrix
+        pools = (f.opcode == Opcode.POOL) | (f.opcode == Opcode.UNPOOL)
+        rows = f.rows * matrix.pixels
+        row_tiles = Mux(pools, rows, ((f.rows + (n - 1)) >> log) * matrix.pixels)
+        blocks = ((matrix.cols + (n - 1)) >> log) * matrix.groups + matrix.tail
         with m.If(core.sequencer.launch):
             m.d.sync += [tile_row.eq(0), tile_col.eq(0), row.eq(0), block.eq(0)]
         with m.Else():
@@ -75,7 +79,7 @@ class Trace(wiring.Component):
                 whole = ~writer.by_rows | (block == blocks - 1)
                 m.d.sync += block.eq(Mux(whole, 0, block + 1))
                 with m.If(whole):
-                    m.d.sync += row.eq(Mux(row == f.rows - 1, 0, row + 1))
+                    m.d.sync += row.eq(Mux(row == rows - 1, 0, row + 1))
         return m
 
 

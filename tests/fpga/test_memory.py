@@ -35,23 +35,25 @@ def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int
 
         due: list[Any] = [None] * unit.READ_LATENCY
 
-        async def read(want: dict[int, int] | None, address: int = 0, column: int = 0, restart: int = 0) -> None:
-            """Request, and check what was due; `want` maps banks to words."""
+        async def read(want: dict[int, int] | None, address: int = 0, turn: int | None = None) -> None:
+            """Request, and check what was due; `want` maps banks to words, `turn` is that of a column."""
             ctx.set(unit.read.enable, want is not None)
-            ctx.set(unit.read.address, address)
-            ctx.set(unit.read.column, column)
-            ctx.set(unit.read.restart, restart)
+            ctx.set(unit.read.address, address % (1 << unit.bits))
+            ctx.set(unit.read.far, 0 if turn is None else (1 << turn) - 1)
+            ctx.set(unit.read.near, 0 if turn is None else (1 << n) - (1 << turn))
             due.append(want)
             await ctx.tick()
             due.pop(0)
             if due[0] is not None:
                 assert {bank: ctx.get(unit.o[bank]) for bank in due[0]} == due[0]
 
-        for top in range(0, rows, n):
+        # A tile may begin at any row.
+        for top in range(rows):
             for c in range(cols):
                 part = slice(top, min(top + n, rows))
                 want = {int(b): int(image[a, b]) for a, b in zip(addresses[part, c], banks[part, c], strict=True)}
-                await read(want, 2 + top * pitch + c // n, 1, c == 0)
+                turn = (top + c) % n
+                await read(want, 2 + (top - turn) * pitch + c // n, turn)
                 while random.random() < 0.3:
                     await read(None)
         for r in range(rows):

@@ -23,7 +23,9 @@ from insitu.arch.params import CoreParams
 from insitu.arch.timing import cost
 from insitu.fpga import datapath
 from insitu.fpga.datapath import RAW, Datapath
+from insitu.fpga.decode import EXTENTS
 from insitu.fpga.memory import BankedMemory
+from insitu.fpga.sequencer import LOCATE
 from insitu.fpga.transfer import SLOTS
 from insitu.fpga.weights import WeightPort
 from tests.fpga.formal.prove import prove
@@ -81,10 +83,13 @@ class WatchedMemory(BankedMemory):
 
     def elaborate(self, platform: Any) -> Module:
         m = super().elaborate(platform)
+        # The banks read at all times; what they read counts where it was asked for, when the addresses are there.
+        asked = Signal()
+        m.d.sync += asked.eq(self.read.enable)
         for k, bank in enumerate(self.banks):
             (reader,), (writer,) = bank.read_ports, bank.write_ports
             m.d.comb += [
-                self.reads[k].eq(reader.en),
+                self.reads[k].eq(asked),
                 self.addresses[k].eq(reader.addr),
                 self.writes[k].eq(writer.en),
                 self.targets[k].eq(writer.addr),
@@ -167,7 +172,8 @@ class Ports:
         self.launched, self.over = Signal(), Signal()
         self.m.d.comb += [
             self.dut.build.eq((count >= settle) & (count < settle + N)),
-            self.dut.launch.eq(count == end - 1),
+            self.dut.locate.eq(count == settle + LOCATE),
+            self.dut.launch.eq(count == end - 2),
             self.launched.eq(count == end),
         ]
         with self.m.If(~self.launched):
@@ -190,6 +196,11 @@ class Ports:
             f.memory.eq(self.memory if opcode in (Opcode.LOAD, Opcode.STORE) else 0),
             f.mask.eq(self.mask if opcode is Opcode.BACKWARD else 0),
         ]
+        # Without a window: one pixel, one tap, and no way from one to the next.
+        g = self.dut.geometry
+        self.m.d.comb += [f[name].eq(1) for name in EXTENTS]
+        self.m.d.comb += [g.span.eq(f.depth), g.matrix.rows.eq(f.rows), g.matrix.cols.eq(f.cols)]
+        self.m.d.comb += [g.matrix.pixels.eq(1), g.matrix.groups.eq(1)]
         for size in (self.cols, self.depth):
             self.m.d.comb += Assume((size >= 1) & (size <= SIDE))
         self.m.d.comb += Assume((self.rows >= 1) & (self.rows <= ROWS.get(opcode, SIDE)))
