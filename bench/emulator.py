@@ -17,10 +17,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 BATCH = 64
-SIZES = {"mlp": (784, 256, 128, 10)}
+CLASSES = 10
+#: The shape of a sample of each work, and the memories its batch needs in our core.
+WORKS = {
+    "mlp": ((784,), {}),
+    "cnn": ((1, 28, 28), {"act_depth": 1 << 18, "err_depth": 1 << 18}),
+}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def student(work: str):  # type: ignore[no-untyped-def]
+    """The network that every contender trains."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    if work == "mlp":
+        dense = (nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+        return nn.Sequential(*dense)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, CLASSES)),
+    )
 
 
 def emulator(work: str) -> Callable[[], object]:
@@ -31,16 +53,15 @@ def emulator(work: str) -> Callable[[], object]:
     from insitu.arch.params import PRESETS
     from insitu.host.compiler.compile import compile_module
     from insitu.host.device import open_device
-    from insitu.models.students import mlp
 
     rng = np.random.default_rng(0)
-    sizes = SIZES[work]
-    x = rng.random((BATCH, sizes[0]), dtype=np.float32)
-    targets = np.eye(sizes[-1], dtype=np.float32)[rng.integers(0, sizes[-1], BATCH)]
+    shape, depths = WORKS[work]
+    x = rng.random((BATCH, *shape), dtype=np.float32)
+    targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
     declaration = Declaration.parse("w8a8e8g8")
-    core = PRESETS["edge16"].with_declaration(declaration)
+    core = replace(PRESETS["edge16"], **depths).with_declaration(declaration)
     compiled = compile_module(
-        mlp(sizes, seed=0), core=core, declaration=declaration, batch=BATCH, calibration=x, learning_rate=0.05
+        student(work), core=core, declaration=declaration, batch=BATCH, calibration=x, learning_rate=0.05
     )
     driver = open_device(core)
     driver.load(compiled.program)
@@ -52,15 +73,9 @@ def emulator(work: str) -> Callable[[], object]:
 def float32(work: str) -> Callable[[], object]:
     """One eager float32 SGD step."""
     import torch
-    from torch import nn
 
-    sizes = SIZES[work]
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    net = nn.Sequential(*layers[:-1])
-    return _torch_step(net, torch.optim.SGD(net.parameters(), lr=0.05), sizes)
+    net = student(work)
+    return _torch_step(net, torch.optim.SGD(net.parameters(), lr=0.05), work)
 
 
 def qpytorch(work: str) -> Callable[[], object]:
@@ -86,26 +101,24 @@ def qpytorch(work: str) -> Callable[[], object]:
             backward_rounding="stochastic",
         )
 
-    sizes = SIZES[work]
-    torch.manual_seed(0)
     layers: list[nn.Module] = [between()]
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(inputs, outputs), between(), nn.ReLU()]
+    for layer in student(work):
+        layers += [layer, between()] if isinstance(layer, nn.Linear | nn.Conv2d) else [layer]
     net = nn.Sequential(*layers[:-1])
     optimiser = OptimLP(
         torch.optim.SGD(net.parameters(), lr=0.05),
         weight_quant=quantizer(forward_number=FixedPoint(wl=8, fl=7), forward_rounding="stochastic"),
         grad_quant=quantizer(forward_number=FixedPoint(wl=8, fl=10), forward_rounding="stochastic"),
     )
-    return _torch_step(net, optimiser, sizes)
+    return _torch_step(net, optimiser, work)
 
 
-def _torch_step(net, optimiser, sizes) -> Callable[[], object]:  # type: ignore[no-untyped-def]
+def _torch_step(net, optimiser, work) -> Callable[[], object]:  # type: ignore[no-untyped-def]
     import torch
     from torch.nn import functional
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    x, y = torch.rand(BATCH, sizes[0]), torch.randint(0, sizes[-1], (BATCH,))
+    x, y = torch.rand(BATCH, *WORKS[work][0]), torch.randint(0, CLASSES, (BATCH,))
 
     def step() -> None:
         optimiser.zero_grad()
@@ -192,7 +205,7 @@ def measure(work: str, threads: int, rounds: int, steps: int, peers: str | None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", choices=SIZES, default="mlp")
+    parser.add_argument("--work", choices=WORKS, default="mlp")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=40, help="steps a round")

@@ -23,7 +23,7 @@ class MacArray(wiring.Component):
     """
 
     #: From a step's operands to its sum in the drain registers.
-    LATENCY = 4
+    LATENCY = 5
     #: From a step's operands to the first pop.
     POPPED = LATENCY - 1
 
@@ -48,8 +48,8 @@ class MacArray(wiring.Component):
         product_bits = self.a_bits + self.b_bits
         # Multipliers lie far apart: an operand goes to the two halves of its row or column, then to each of its cells.
         halves = [(copies(m, self.a[i], 2, f"a_half_{i}"), copies(m, self.b[i], 2, f"b_half_{i}")) for i in range(n)]
-        valid = delay(m, self.valid, 2, "valid")[-1]
-        last = delay(m, self.valid & self.last, 2, "last")[-1]
+        valid = delay(m, self.valid, 3, "valid")[-1]
+        last = delay(m, self.valid & self.last, 3, "last")[-1]
         # Every row's cells have these of their own.
         adding = copies(m, valid, n, "adding")
         closing = copies(m, last | self.clear, n, "closing")
@@ -59,13 +59,14 @@ class MacArray(wiring.Component):
         for i in range(n):
             over_cells = []
             for j in range(n):
+                raw = register(signed(product_bits), name=f"raw_{i}_{j}")
                 product = register(signed(product_bits), name=f"product_{i}_{j}")
                 total = register(signed(width), name=f"total_{i}_{j}")
                 full = Signal(signed(max(width, product_bits) + 1), name=f"full_{i}_{j}")
                 over = register(name=f"over_{i}_{j}")
                 a = copies(m, halves[i][0][2 * j // n], 1, f"a_{i}_{j}")[0]
                 b = copies(m, halves[j][1][2 * i // n], 1, f"b_{i}_{j}")[0]
-                m.d.sync += product.eq(a * b)
+                m.d.sync += [raw.eq(a * b), product.eq(raw)]
                 m.d.comb += full.eq(total + product)
                 with m.If(adding[i]):
                     m.d.sync += [

@@ -42,10 +42,10 @@ def delay(m: Module, value: Any, cycles: int, name: str, *, data: bool = False) 
 
 def copies(m: Module, value: Any, count: int, name: str) -> list[Any]:
     """`count` registers of `value`, a cycle later, which synthesis does not merge into one: each stands beside what it
-    drives, where one register for all would be far from most."""
+    drives, where one register for all would be far from most. No reset clears them."""
     out = []
     for k in range(count):
-        copy = Signal(value.shape(), name=f"{name}_{k}", attrs=KEPT)
+        copy = Signal(value.shape(), name=f"{name}_{k}", reset_less=True, attrs=KEPT)
         m.d.sync += copy.eq(value)
         out.append(copy)
     return out

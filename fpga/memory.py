@@ -37,7 +37,7 @@ class BankedMemory(wiring.Component):
     bank's ports have registers of their own straight before and after them: a block RAM takes most of a cycle.
     """
 
-    READ_LATENCY = 4
+    READ_LATENCY = 5
     WRITE_LATENCY = 2
 
     def __init__(self, n: int, depth: int, width: int) -> None:
@@ -79,13 +79,14 @@ class BankedMemory(wiring.Component):
         address = [register(self.bits, name=f"address_{i}") for i in range(n)]
         for i in range(n):
             offset = Mux(read.far[i], far[i], Mux(read.near[i], near[i], 0))
-            m.d.sync += address[i].eq(read.address + offset)
+            chosen = register(self.bits, name=f"chosen_{i}")
+            m.d.sync += [chosen.eq(read.address + offset), address[i].eq(chosen)]
 
-        # Banks lie all over a device: what is written takes two cycles to get there, what was read two to come back.
+        # Banks lie all over a device: what is written takes two cycles to get there, what is
+        # read one, and two to come back.
         write = self.write
-        target, word = register(self.bits), delay(m, write.data, 2, "word", data=True)[-1]
+        target, word = copies(m, write.address, 1, "target")[0], delay(m, write.data, 2, "word", data=True)[-1]
         enable = delay(m, write.enable, 2, "enable")[-1]
-        m.d.sync += target.eq(write.address)
         place = copies(m, target, n, "place")
         captured, o = register(self.o.shape()), register(self.o.shape())
         for i, bank in enumerate(self.banks):
