@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -125,10 +125,10 @@ class AxiLite(wiring.Component):
         with m.Elif(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
 
-        # `third`: this is the cycle in which the bus answers, three after the read.
-        first, second, third = Signal(), Signal(), Signal()
-        m.d.comb += answers.eq(fetching & third)
-        m.d.sync += [fetching.eq(reads | (fetching & ~third)), first.eq(reads), second.eq(first), third.eq(second)]
+        # Cycles since the bus was read: it answers in the third.
+        since = Signal(3)
+        m.d.comb += answers.eq(fetching & since[-1])
+        m.d.sync += [fetching.eq(reads | (fetching & ~since[-1])), since.eq(Cat(reads, since[:-1]))]
         with m.If(reads):
             m.d.sync += [has_ar.eq(0), fetched_legal.eq(read_legal)]
         with m.If(answers):

@@ -7,7 +7,7 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert
 
 from insitu.arch.errors import ArchError
@@ -88,6 +88,12 @@ def bench() -> tuple[Module, list[Any]]:
     with m.If(axi.rvalid & ~read_before):
         m.d.comb += Assert(axi.rresp == Mux(read_ok, Response.OKAY, Response.DECERR))
         m.d.comb += Assert(axi.rdata == Mux(read_ok, fetched, 0))
+
+    # The bus answers three cycles after it was read, and that is what goes out.
+    ages = Signal(4)
+    m.d.sync += ages.eq(Cat(bus.read, ages[:-1]))
+    with m.If(ages[-1]):
+        m.d.comb += Assert(axi.rvalid & ~read_before)
 
     # The bus: one access a cycle, of whole registers that are there, as they were asked for.
     m.d.comb += Assert(~(bus.read & bus.write))
