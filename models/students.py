@@ -41,9 +41,9 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     """The student a specification names, checked to map float32 [b, *in_shape] to [b, classes].
 
     Args:
-        spec: `mlp:784-100-50-10`, `lenet`, `cnn`, `vgg` (models/convolutional.py), or `path/to/file.py:factory`. The
-            factory is called with `in_shape` and `classes` where its signature takes them, else with nothing; the
-            file's own folder is importable from within.
+        spec: `mlp:784-100-50-10`, a name of models/convolutional.py, or `path/to/file.py:factory`. The factory is
+            called with `in_shape` and `classes` where its signature takes them, else with nothing; the file's own
+            folder is importable from within.
         in_shape: the shape of one image.
         seed: of the initial weights; torch's global generator is left as it was.
 

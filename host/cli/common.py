@@ -17,7 +17,10 @@ from insitu.host.errors import HostError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")]
 Model = Annotated[
-    str, typer.Option(help="`mlp:784-100-50-10`, `lenet`, `cnn`, `vgg`, or `path/to/file.py:factory` for your own.")
+    str,
+    typer.Option(
+        help="`mlp:784-100-50-10`, `lenet`, `lenet-wide`, `cnn`, `vgg`, or `path/to/file.py:factory` for your own."
+    ),
 ]
 Format = Annotated[
     str,

@@ -21,6 +21,8 @@ def test_layers():
     lecun = [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
     assert weights(lenet((1, 28, 28), 10)) == lecun
     assert weights(cnn((1, 28, 28), 10)) == [(16, 1, 3, 3), (32, 16, 3, 3), (128, 1568), (10, 128)]
+    wide = [(32, 1, 5, 5), (64, 32, 5, 5), (128, 3136), (10, 128)]
+    assert weights(CONVOLUTIONAL["lenet-wide"]((1, 28, 28), 10)) == wide
     first, second = [(32, 3, 3, 3), (32, 32, 3, 3)], [(64, 32, 3, 3), (64, 64, 3, 3)]
     assert weights(vgg((3, 32, 32), 10)) == [*first, *second, (128, 4096), (10, 128)]
     for model in (lenet((1, 28, 28), 10), cnn((1, 28, 28), 10), vgg((1, 28, 28), 10)):
