@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth import Array, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -219,9 +219,9 @@ class Geometry(wiring.Component):
             still = Const(0, 1) if p == "a" else weighted
             m.d.sync += [
                 stride.pixel.turn.eq(Mux(still, 0, turn)),
-                stride.row.turn.eq(stride.pixel.turn * wide_of[p][:log]),
-                stride.down.turn.eq(stride.row.turn * begins[f"{p}_down"][:log]),
-                stride.across.turn.eq(stride.pixel.turn * begins[f"{p}_across"][:log]),
+                stride.row.turn.eq(_times(stride.pixel.turn, wide_of[p][:log])),
+                stride.down.turn.eq(_times(stride.row.turn, begins[f"{p}_down"][:log])),
+                stride.across.turn.eq(_times(stride.pixel.turn, begins[f"{p}_across"][:log])),
             ]
         self._place(m, time, x, product, grouped, apart, grouped_cols)
         return m
@@ -340,3 +340,11 @@ class Geometry(wiring.Component):
 
 
 _AXES = (("down", "height"), ("across", "width"))
+
+
+def _times(x: Value, y: Value) -> Value:
+    """The product of a few bits, of which as few are kept: adders, where `*` would take a whole multiplier."""
+    total: Value = Mux(y[0], x, 0)
+    for k in range(1, len(y)):
+        total = (total + Mux(y[k], x << k, 0))[: len(x)]
+    return total

@@ -22,6 +22,7 @@ from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.arch.timing import cost
 from insitu.fpga import datapath
+from insitu.fpga.common import delay
 from insitu.fpga.datapath import RAW, Datapath
 from insitu.fpga.decode import EXTENTS
 from insitu.fpga.memory import BankedMemory
@@ -84,8 +85,7 @@ class WatchedMemory(BankedMemory):
     def elaborate(self, platform: Any) -> Module:
         m = super().elaborate(platform)
         # The banks read at all times; what they read counts where it was asked for, when the addresses are there.
-        asked = Signal()
-        m.d.sync += asked.eq(self.read.enable)
+        asked = delay(m, self.read.enable, self.READ_LATENCY - 3, "asked")[-1]
         for k, bank in enumerate(self.banks):
             (reader,), (writer,) = bank.read_ports, bank.write_ports
             m.d.comb += [
