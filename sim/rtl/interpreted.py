@@ -60,13 +60,14 @@ class InterpretedEngine:
             top.submodules.trace = Trace(self._ports.core, lambda at: operand_name(at, self._names))
         self._simulator = Simulator(top)
         self._simulator.add_clock(1e-8)
-        self._simulator.add_testbench(self._bench)
         self._file: WaveFile | None = None
         self._waves: Any = None
         if waves is not None:
             self._file = WaveFile(waves)
             self._waves = self._simulator.write_vcd(str(self._file.vcd), str(Path(waves).with_suffix(".gtkw")))
             self._waves.__enter__()
+        # Last: a coroutine made for a simulation that a refused wave file prevents would never be awaited.
+        self._simulator.add_testbench(self._bench)
         self.reset()
 
     def close(self) -> None:
