@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from insitu.arch.declaration import Role
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.isa import USED, Instruction
+from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 
 
@@ -16,13 +17,8 @@ class PlaceError(ArchError):
     """An operand reaches beyond its memory, or its rows overlap."""
 
 
-#: The role whose datapath bounds the `width` field of each opcode.
-WIDTH_ROLE = {
-    Opcode.FORWARD: Role.ACTIVATION,
-    Opcode.BACKWARD: Role.ERROR,
-    Opcode.UPDATE: Role.GRADIENT,
-    Opcode.LOSS: Role.ERROR,
-}
+#: The role of what a pass narrows, by the memory that it narrows to: its datapath bounds the `width` field.
+WIDTH_ROLE = {Memory.ACT: Role.ACTIVATION, Memory.ERR: Role.ERROR, Memory.WGT: Role.GRADIENT}
 
 
 def check(instruction: Instruction, core: CoreParams) -> None:
@@ -30,12 +26,15 @@ def check(instruction: Instruction, core: CoreParams) -> None:
     name = instruction.opcode.name
     used = USED[instruction.opcode]
     limits = {"weight_width": Role.WEIGHT, "master_width": Role.MASTER}
-    if instruction.opcode in WIDTH_ROLE:
-        limits["width"] = WIDTH_ROLE[instruction.opcode]
+    if "width" in used:
+        limits["width"] = WIDTH_ROLE[instruction.d.memory]
     for field, role in limits.items():
         asked, has = getattr(instruction, field), core.width(role)
         if field in used and asked > has:
             raise WidthError(f"{name}.{field}={asked}: this core's {role} datapath has {has} bits")
+    tables_end = instruction.table_base + (1 << instruction.table_bits)
+    if instruction.table_bits and tables_end > core.tab_depth:
+        raise PlaceError(f"{name}: its table ends at word {tables_end} of TAB, which has {core.tab_depth}")
     for operand, matrix in instruction.matrices.items():
         end, depth = matrix.base + matrix.words(core.n), core.depth(matrix.memory)
         if end > depth:

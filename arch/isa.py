@@ -1,8 +1,8 @@
 """The instruction set: whole passes of a layer, 16 words of 32 bits each.
 
-FORWARD, BACKWARD and UPDATE go over a window (arch/window.py): a kernel over a feature map. `rows`, `cols` and `depth`
-are those of one pixel and one tap; the window multiplies them. An extent of 0 stands for 1: without any, map and kernel
-are one pixel, and the pass is a matrix product.
+FORWARD, BACKWARD, UPDATE and their kin of one channel (DW_) go over a window (arch/window.py): a kernel over a feature
+map. `rows`, `cols` and `depth` are those of one pixel and one tap; the window multiplies them. An extent of 0 stands for
+1: without any, map and kernel are one pixel, and the pass is a matrix product.
 
 Every field lies inside one word and is listed once, in `FIELDS`; encoding, decoding, disassembly and the generated
 documents follow from the table. A word bit that no field claims must be zero.
@@ -40,6 +40,13 @@ class Opcode(IntEnum):
     LOSS = 6  #: D = softmax(A) * sum(B) - B          A in ACT; B, D in ERR
     POOL = 7  #: D[q,c] = max over taps of A[p,c]      A, D in ACT
     UNPOOL = 8  #: D[p,c] = A[q,c] where B[p,c] is the first maximum of its window, else 0   A, D in ERR; B in ACT
+    DW_FORWARD = 9  #: D[q,c] = sum over taps t of A[p,c] B[t,c]    A, D in ACT; B in WGT, or a constant
+    DW_BACKWARD = 10  #: D[p,c] = sum over taps t of A[q,c] B[t,c]  A, D in ERR; B likewise; mask M in ACT
+    DW_UPDATE = 11  #: D[t,c] -= lr * sum over q of A[q,c] B[p,c]   A in ERR; B in ACT; D in WGT
+    ADD = 12  #: D = A + B                                          all in ACT, or all in ERR with mask M in ACT
+    MULTIPLY = 13  #: D = A * B, or A * table[B]                    likewise, but B always in ACT
+    REDUCE = 14  #: D[0,c] = sum over p of A[p,c] B[p,c]            A, D in ERR; B in ACT; mask M in ACT
+    LOOKUP = 15  #: D = table[A]                                    A, D in ACT
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,13 @@ class Field:
 
 FIELDS: Mapping[str, Field] = {
     "opcode": Field(0, 0, 4, "the pass, see Opcode"),
-    "memory": Field(0, 4, 2, "memory that LOAD writes and STORE reads"),
+    "memory": Field(0, 4, 2, "memory that LOAD writes and STORE reads; ADD, MULTIPLY: that of D"),
     "bias": Field(
         *(0, 6, 1),
         "one more step (FORWARD) or column (UPDATE) whose ACT operand is 2**bias_exponent; LOAD, STORE: that column",
     ),
-    "relu": Field(0, 7, 1, "FORWARD: negative accumulators become zero"),
-    "mask": Field(0, 8, 1, "BACKWARD: accumulators become zero where M <= 0; UNPOOL: elements where B <= 0"),
+    "relu": Field(0, 7, 1, "negative accumulators become zero"),
+    "mask": Field(0, 8, 1, "accumulators become zero where M <= 0; UNPOOL: elements where B <= 0"),
     "track": Field(0, 9, 1, "delayed exponent: commit scale[sd] at the start, track the range for the next run"),
     "exact": Field(0, 10, 1, "exponent of D from this pass's own range, in two passes; emulator only"),
     "rounding": Field(0, 11, 2, "rounding of the narrowed accumulator"),
@@ -103,7 +110,9 @@ FIELDS: Mapping[str, Field] = {
     "sd": Field(7, 16, 6, "scale register of D, or of the gradient in UPDATE"),
     "sm": Field(7, 24, 6, "UPDATE: scale register of the masters D"),
     "lr_shift": Field(8, 0, 6, "UPDATE: k of the learning rate m * 2**-k"),
-    "bias_exponent": Field(8, 8, 6, "the real value of the bias operand is 2**bias_exponent", signed=True),
+    "bias_exponent": Field(
+        8, 8, 6, "the real value of the bias operand is 2**bias_exponent; of a constant, its exponent", signed=True
+    ),
     "map_height": Field(9, 0, 8, "pixels of the map, down"),
     "map_width": Field(9, 8, 8, "pixels of the map, across"),
     "out_height": Field(9, 16, 8, "pixels of the output, down"),
@@ -113,13 +122,31 @@ FIELDS: Mapping[str, Field] = {
     "stride": Field(10, 16, 1, "map pixels from an output pixel to the next: one more than this"),
     "pad_height": Field(10, 20, 4, "map pixels that the first output pixel's kernel begins above the map"),
     "pad_width": Field(10, 24, 4, "the same to the left"),
+    "constant": Field(11, 0, 16, "what every element of B is, in place of B; 0: B is in memory"),
+    "table_base": Field(11, 16, 12, "first word of the table, a multiple of 2**table_bits"),
+    "table_bits": Field(12, 0, 4, "the table has 2**table_bits words; MULTIPLY: 0 for none"),
+    "table_drop": Field(12, 4, 4, "bits of an element below those that choose a word of the table"),
+    "broadcast": Field(12, 8, 1, "MULTIPLY: B has one pixel, which every pixel of A meets"),
 }
+#: The largest constant: one more bit is the sign's.
+CONSTANT_MAX = 1 << 14
+#: Words a table may have, as a power of two.
+TABLE_BITS = (2, 12)
 
 _CLAIMED = [sum(f.mask for f in FIELDS.values() if f.word == w) for w in range(WORDS)]
 _MAP, _KERNEL = ("map_height", "map_width"), ("kernel_height", "kernel_width")
 _WINDOW = (*_MAP, "out_height", "out_width", *_KERNEL)
 #: Fields that say a window: all zero where a pass has none.
 WINDOW_FIELDS = (*_WINDOW, "stride", "pad_height", "pad_width")
+_NARROW = ("track", "exact", "rounding", "overflow", "width", "sd")
+_READ = ("weight_rounding", "weight_width", "weight_shift")
+_PLACES = ("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch")
+_MASK = ("mask", "m_base", "m_pitch")
+_TABLE = ("table_base", "table_bits", "table_drop")
+#: The passes of the vector unit that narrow a sum: one lane an element, all rows of a block of columns after another.
+VECTOR = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
+#: Passes that go from a map to the same map.
+_SAME = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 #: Fields each opcode reads; the others must be zero in its words.
 USED: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.HALT: (),
@@ -146,6 +173,25 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
     ),
     Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
     Opcode.UNPOOL: ("mask", "a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
+    Opcode.DW_FORWARD: (
+        *("bias", "relu", *_NARROW, *_READ, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", "constant"),
+        *WINDOW_FIELDS,
+    ),
+    Opcode.DW_BACKWARD: (
+        *(*_NARROW, *_READ, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", "constant"),
+        *WINDOW_FIELDS,
+    ),
+    Opcode.DW_UPDATE: (
+        *("bias", *_NARROW, "update_rounding", "master_width", *_PLACES, "rows", "cols"),
+        *("lr_mul", "lr_shift", "sa", "sb", "sm", "bias_exponent", *WINDOW_FIELDS),
+    ),
+    Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+    Opcode.MULTIPLY: (
+        *("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+        *(*_TABLE, "broadcast"),
+    ),
+    Opcode.REDUCE: (*_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+    Opcode.LOOKUP: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_MAP, *_TABLE),
 }
 
 
@@ -195,6 +241,11 @@ class Instruction:
     stride: int = 0
     pad_height: int = 0
     pad_width: int = 0
+    constant: int = 0
+    table_base: int = 0
+    table_bits: int = 0
+    table_drop: int = 0
+    broadcast: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
@@ -215,23 +266,65 @@ class Instruction:
         if "depth" in used:
             low = 1 + (self.bias if self.opcode is Opcode.FORWARD else 0)
             require(self.depth >= low, f"{self.opcode.name}.depth={self.depth}: must be at least {low}")
+        if "memory" in used:
+            self._check_memory()
+        if self.constant:
+            self._check_constant()
+        if self.opcode is Opcode.LOOKUP or self.table_bits:
+            self._check_table()
         if "width" in used:
             require(2 <= self.width <= 16, f"{self.opcode.name}.width={self.width}: allowed are 2 to 16")
             require(not (self.track and self.exact), f"{self.opcode.name}: track and exact exclude each other")
-        if "weight_width" in used:
+        if "weight_width" in used and not self.constant:
             require(
                 2 <= self.weight_width <= 16,
                 f"{self.opcode.name}.weight_width={self.weight_width}: allowed are 2 to 16",
             )
-        if self.bias and "depth" not in used or self.opcode is Opcode.UPDATE:
+        if self.bias and self.opcode in (Opcode.LOAD, Opcode.STORE) or self.opcode is Opcode.UPDATE:
             require(self.cols > self.bias, f"{self.opcode.name}.cols={self.cols}: a bias column alone is not a matrix")
         if "master_width" in used:
-            require(2 <= self.master_width <= 32, f"UPDATE.master_width={self.master_width}: allowed are 2 to 32")
+            require(
+                2 <= self.master_width <= 32,
+                f"{self.opcode.name}.master_width={self.master_width}: allowed are 2 to 32",
+            )
+
+    def _check_memory(self) -> None:
+        """What lies in which memory."""
+        name, memory = self.opcode.name, self.memory
+        if self.opcode is Opcode.STORE:
+            require(memory is not Memory.TAB, f"{name}.memory={memory}: tables are written and looked up, never read")
+        elif self.opcode is not Opcode.LOAD:
+            require(memory in (Memory.ACT, Memory.ERR), f"{name}.memory={memory}: allowed are 0 (ACT) and 1 (ERR)")
+            require(not self.relu or memory is Memory.ACT, f"{name}.relu=1: of activations only, in ACT")
+            require(not self.mask or memory is Memory.ERR, f"{name}.mask=1: of errors only, in ERR")
+
+    def _check_constant(self) -> None:
+        """A constant stands where B and its bias would."""
+        name = self.opcode.name
+        require(
+            self.constant <= CONSTANT_MAX, f"{name}.constant={self.constant}: allowed are 1 to {CONSTANT_MAX}, or 0"
+        )
+        for field in ("bias", *_READ, "b_base", "b_pitch", "sb"):
+            value = getattr(self, field)
+            require(value == 0, f"{name}.constant={self.constant} is in the place of B: {field}={value} must be 0")
+
+    def _check_table(self) -> None:
+        low, high = TABLE_BITS
+        name, bits = self.opcode.name, self.table_bits
+        require(low <= bits <= high, f"{name}.table_bits={bits}: allowed are {low} to {high}")
+        require(
+            self.table_base % (1 << bits) == 0,
+            f"{name}.table_base={self.table_base:#x}: must be a multiple of the table's {1 << bits} words",
+        )
 
     @cached_property
     def window(self) -> Window:
-        """The kernel and the map of a pass; a pool's kernels lie side by side."""
+        """The kernel and the map of a pass; a pool's kernels lie side by side, REDUCE's is the map."""
         extents = {field: max(1, getattr(self, field)) for field in _WINDOW}
+        if self.opcode in _SAME:
+            extents |= {"out_height": extents["map_height"], "out_width": extents["map_width"]}
+        if self.opcode is Opcode.REDUCE:
+            extents |= {"kernel_height": extents["map_height"], "kernel_width": extents["map_width"]}
         pool = self.opcode in (Opcode.POOL, Opcode.UNPOOL)
         return Window(
             **extents,
@@ -262,8 +355,14 @@ class Instruction:
                 return self._matrix("a", Memory.ERR, w.out_pixels * self.depth, self.rows)
             case Opcode.LOSS | Opcode.POOL:
                 return self._matrix("a", Memory.ACT, mapped, self.cols)
-            case Opcode.UNPOOL:
+            case Opcode.UNPOOL | Opcode.DW_BACKWARD | Opcode.DW_UPDATE:
                 return self._matrix("a", Memory.ERR, given, self.cols)
+            case Opcode.DW_FORWARD | Opcode.LOOKUP:
+                return self._matrix("a", Memory.ACT, mapped, self.cols)
+            case Opcode.ADD | Opcode.MULTIPLY:
+                return self._matrix("a", self.memory, mapped, self.cols)
+            case Opcode.REDUCE:
+                return self._matrix("a", Memory.ERR, mapped, self.cols)
         raise KeyError(f"{self.opcode.name} has no A")
 
     @property
@@ -279,8 +378,14 @@ class Instruction:
                 return self._matrix("b", Memory.ACT, w.map_pixels * self.depth, self.cols - self.bias)
             case Opcode.LOSS:
                 return self._matrix("b", Memory.ERR, self.rows, self.cols)
-            case Opcode.UNPOOL:
+            case Opcode.UNPOOL | Opcode.DW_UPDATE | Opcode.REDUCE:
                 return self._matrix("b", Memory.ACT, w.map_pixels * self.rows, self.cols)
+            case Opcode.DW_FORWARD | Opcode.DW_BACKWARD:
+                return self._matrix("b", Memory.WGT, w.taps + self.bias, self.cols)
+            case Opcode.ADD:
+                return self._matrix("b", self.memory, w.map_pixels * self.rows, self.cols)
+            case Opcode.MULTIPLY:
+                return self._matrix("b", Memory.ACT, (1 if self.broadcast else w.map_pixels) * self.rows, self.cols)
         raise KeyError(f"{self.opcode.name} has no B")
 
     @property
@@ -291,10 +396,16 @@ class Instruction:
         match self.opcode:
             case Opcode.LOAD:
                 return self._matrix("d", self.memory, mapped, **self._grouped(self.cols))
-            case Opcode.FORWARD | Opcode.POOL:
+            case Opcode.FORWARD | Opcode.POOL | Opcode.DW_FORWARD | Opcode.LOOKUP:
                 return self._matrix("d", Memory.ACT, given, self.cols)
-            case Opcode.BACKWARD | Opcode.UNPOOL:
+            case Opcode.BACKWARD | Opcode.UNPOOL | Opcode.DW_BACKWARD:
                 return self._matrix("d", Memory.ERR, mapped, self.cols)
+            case Opcode.DW_UPDATE:
+                return self._matrix("d", Memory.WGT, w.taps + self.bias, self.cols)
+            case Opcode.ADD | Opcode.MULTIPLY:
+                return self._matrix("d", self.memory, given, self.cols)
+            case Opcode.REDUCE:
+                return self._matrix("d", Memory.ERR, given, self.cols)
             case Opcode.UPDATE:
                 return self._matrix("d", Memory.WGT, self.rows, **self._grouped(self.cols))
             case Opcode.LOSS:
@@ -303,8 +414,8 @@ class Instruction:
 
     @property
     def m(self) -> Matrix:
-        """The ReLU mask of BACKWARD."""
-        return self._matrix("m", Memory.ACT, self.window.map_pixels * self.rows, self.cols)
+        """The ReLU mask: activations laid out as D."""
+        return self._matrix("m", Memory.ACT, self.d.rows, self.cols)
 
     def _matrix(self, operand: str, memory: Memory, rows: int, cols: int, groups: int = 1, tail: int = 0) -> Matrix:
         base, pitch = getattr(self, f"{operand}_base"), getattr(self, f"{operand}_pitch")
@@ -319,7 +430,8 @@ class Instruction:
     @property
     def matrices(self) -> Mapping[str, Matrix]:
         """Every operand the instruction touches: subset of a, b, d, m."""
-        names = [p for p in "abdm" if f"{p}_base" in USED[self.opcode] and (p != "m" or self.mask)]
+        absent = {"m": not self.mask, "b": bool(self.constant)}
+        names = [p for p in "abdm" if f"{p}_base" in USED[self.opcode] and not absent.get(p)]
         return {name: getattr(self, name) for name in names}
 
     def encode(self) -> npt.NDArray[np.uint32]:

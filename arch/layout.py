@@ -1,4 +1,4 @@
-"""Where a matrix element lies: three memories of N banks, stored skewed so that rows and columns both stream.
+"""Where a matrix element lies: memories of N banks, stored skewed so that rows and columns both stream.
 
 Element (r, c) of a matrix at word `base` with `pitch` words a row:
 
@@ -29,6 +29,7 @@ class Memory(IntEnum):
     ACT = 0  #: activations
     ERR = 1  #: errors and targets
     WGT = 2  #: master weights; the read port delivers them rounded to the weight width
+    TAB = 3  #: tables of functions: a lane looks up the words of the bank of its own number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,19 @@ def bias_operand(bias_exponent: int, exponent: int, activation_bits: int) -> int
     return 1 << clamp(bias_exponent - exponent, 0, activation_bits - 2)
 
 
+def alignment(a: int, b: int) -> tuple[int, int, int]:
+    """What operands of exponents a and b are multiplied by to be added, and the exponent of their sum: the lesser one.
+
+    The finer operand counts as zero where that would take a factor beyond 2**ALIGN_MAX: it is then less than about a
+    unit in the last place of the other.
+    """
+    if a >= b:
+        return (1 << (a - b), 1, b) if a - b <= ALIGN_MAX else (1, 0, a)
+    return (1, 1 << (b - a), a) if b - a <= ALIGN_MAX else (0, 1, b)
+
+
+#: The largest factor of an addend, as a power of two.
+ALIGN_MAX = 14
 #: Scale registers are eight-bit two's complement.
 EXPONENT_MIN, EXPONENT_MAX = -128, 127
 

@@ -14,12 +14,14 @@ from insitu.arch.errors import ArchError, require
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
-ARCH_VERSION = 2
+ARCH_VERSION = 3
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = 1 << 20
 #: Instructions a program memory may have: STATUS.pc can show one beyond the last.
 PROGRAM_DEPTH_MAX = (1 << 12) - 1
+#: Words of the tables' memory: what the instruction's table field can address.
+TABLES_MAX = 1 << 12
 #: Scale registers of every core: what the instruction's index field can address.
 SCALES = 64
 
@@ -30,7 +32,8 @@ class CoreParams:
 
     n: cells on a side of the array, lanes and banks (4, 8, 16 or 32).
     *_bits: width of each role's datapath; a program may use less, never more.
-    *_depth: words of N elements in each memory; program_depth counts instructions.
+    *_depth: words of N elements in each memory (tab_depth: of functions' tables, 1 for a core that looks nothing up);
+    program_depth counts instructions.
     Raises ArchError on any value outside its range.
     """
 
@@ -45,6 +48,7 @@ class CoreParams:
     act_depth: int = 8192
     err_depth: int = 4096
     wgt_depth: int = 16384
+    tab_depth: int = 1024
     program_depth: int = 256
 
     def __post_init__(self) -> None:
@@ -64,6 +68,7 @@ class CoreParams:
             require(
                 1 <= getattr(self, name) <= DEPTH_MAX, f"{name}={getattr(self, name)}: allowed are 1 to {DEPTH_MAX}"
             )
+        require(1 <= self.tab_depth <= TABLES_MAX, f"tab_depth={self.tab_depth}: allowed are 1 to {TABLES_MAX}")
         require(
             1 <= self.program_depth <= PROGRAM_DEPTH_MAX,
             f"program_depth={self.program_depth}: allowed are 1 to {PROGRAM_DEPTH_MAX}",
@@ -83,6 +88,7 @@ class CoreParams:
             Memory.ACT: self.activation_bits,
             Memory.ERR: max(self.error_bits, self.target_bits),
             Memory.WGT: self.master_bits,
+            Memory.TAB: self.activation_bits,
         }[memory]
 
     @cached_property
@@ -148,7 +154,7 @@ class CoreParams:
 #: Named cores. The comment is the reason each exists.
 PRESETS: Mapping[str, CoreParams] = {
     # the smallest array that still trains: proofs, waveforms, tests
-    "tiny4": CoreParams(n=4, act_depth=1024, err_depth=512, wgt_depth=2048),
+    "tiny4": CoreParams(n=4, act_depth=1024, err_depth=512, wgt_depth=2048, tab_depth=512),
     # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 128 k weights on chip
     "edge8": CoreParams(n=8),
     # mid-range FPGA: 256 multipliers, 16 KiB words keep a 784-256-128-10 perceptron and its batch of 64 on chip

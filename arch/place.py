@@ -13,9 +13,9 @@ OPERANDS = ("a", "b", "d")
 NAME_LETTERS = 32
 #: Bits of an operand's first word; of its place, the memory above them.
 BASE_BITS = FIELDS["a_base"].width
-PLACE_BITS = FIELDS["memory"].width + BASE_BITS
 #: The memory of an operand that an opcode does not have.
-NO_MEMORY = (1 << FIELDS["memory"].width) - 1
+NO_MEMORY = len(Memory)
+PLACE_BITS = NO_MEMORY.bit_length() + BASE_BITS
 
 
 def place(memory: int, base: int) -> int:

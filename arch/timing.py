@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from insitu.arch.errors import ArchError
 from insitu.arch.generator import MIX_STAGES, STREAMS
-from insitu.arch.isa import WORDS, Instruction, Opcode
-from insitu.arch.layout import blocks
+from insitu.arch.isa import VECTOR, WORDS, Instruction, Opcode
+from insitu.arch.layout import Memory, blocks
 from insitu.arch.loss import PROBABILITY_BITS
 
 #: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
@@ -48,6 +48,10 @@ LOSS_DIVIDE = PROBABILITY_BITS + 3
 LOSS_TAIL = 17
 #: POOL, UNPOOL: from the last word read, or the place of the last one written, to the last element being written.
 POOL_TAIL = 24
+#: Vector passes: from their last term to its sum entering the drain.
+TERM_TO_DRAIN = 20
+#: LOOKUP: from the last word read to its element being written.
+LOOKUP_TAIL = 26
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
@@ -106,9 +110,30 @@ def cost(instruction: Instruction, n: int) -> Cost:
         case Opcode.POOL | Opcode.UNPOOL:
             vector = _pooled(instruction, n)
             return Cost(cycles=fixed + vector + POOL_TAIL, vector=vector)
+        case Opcode.LOOKUP:
+            vector = instruction.d.rows * blocks(instruction.cols, n)
+            return Cost(cycles=fixed + vector + LOOKUP_TAIL, vector=vector)
+        case code if code in VECTOR:
+            vector = int(terms(instruction).sum()) * blocks(instruction.cols, n)
+            to_memory = UPDATE_TO_MEMORY if code is Opcode.DW_UPDATE else DRAIN_TO_MEMORY
+            return Cost(cycles=fixed + vector + TERM_TO_DRAIN + to_memory, vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
             return _product(instruction, n, fixed + pipeline(instruction.opcode))
     raise ArchError(f"no cost for {instruction}")
+
+
+def terms(instruction: Instruction) -> npt.NDArray[np.int64]:
+    """Words that a vector pass reads for each row of D, one a cycle: int64 [rows of D]. An empty sum takes a cycle; two
+    operands in one memory are read one after the other."""
+    i, w = instruction, instruction.window
+    if i.opcode is Opcode.DW_UPDATE:
+        met = np.append((w.reads >= 0).sum(axis=0), [w.out_pixels] * i.bias)
+        return np.asarray(np.maximum(1, met * i.rows), dtype=np.int64)
+    if i.opcode in (Opcode.ADD, Opcode.MULTIPLY):
+        both = i.opcode is Opcode.ADD or i.memory is Memory.ACT
+        return np.full(i.d.rows, 1 + both, dtype=np.int64)
+    met = ((w.writes if i.opcode is Opcode.DW_BACKWARD else w.reads) >= 0).sum(axis=1)
+    return np.repeat(np.maximum(1, met + i.bias), i.rows)
 
 
 def _pooled(instruction: Instruction, n: int) -> int:
