@@ -1,8 +1,8 @@
 """The instruction set: whole passes of a layer, 16 words of 32 bits each.
 
 FORWARD, BACKWARD, UPDATE and their kin of one channel (DW_) go over a window (arch/window.py): a kernel over a feature
-map. `rows`, `cols` and `depth` are those of one pixel and one tap; the window multiplies them. An extent of 0 stands for
-1: without any, map and kernel are one pixel, and the pass is a matrix product.
+map. `rows`, `cols` and `depth` are those of one pixel and one tap; the window multiplies them. An extent of 0 stands
+for 1: without any, map and kernel are one pixel, and the pass is a matrix product.
 
 Every field lies inside one word and is listed once, in `FIELDS`; encoding, decoding, disassembly and the generated
 documents follow from the table. A word bit that no field claims must be zero.
