@@ -31,7 +31,7 @@ from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
 from insitu.arch.params import SCALES, CoreParams
 from insitu.arch.samples import Samples
 
-MAGIC = b"INSITU\x00\x01"
+MAGIC = b"INSITU\x00\x02"
 _LENGTH = struct.Struct("<I")
 _DIGEST = hashlib.sha256().digest_size
 #: What a tensor's place is written as, beside its memory.
@@ -83,6 +83,7 @@ class Program:
 
     entries: name -> index of the first instruction; each entry runs to its HALT.
     scales: the scale registers' exponents a run starts from. bias_exponents: layer -> exponent of its bias operand.
+    tables: tensor in TAB -> its words, which `load_tables` loads before anything else runs.
     meta: free JSON for people (model, batch policy, versions); no part of what runs.
     """
 
@@ -94,6 +95,7 @@ class Program:
     scales: tuple[int, ...]
     batch: int
     bias_exponents: Mapping[str, int] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,6 +121,16 @@ class Program:
                 check_apart(instruction, self.core.n)
             except ArchError as error:
                 raise ArchError(f"instruction {index}: {error}") from error
+        for name, words in self.tables.items():
+            tables = self.tensors.get(name)
+            require(tables is not None, f"table {name!r}: no tensor of that name")
+            assert tables is not None
+            rows, half = tables.matrix.rows, 1 << (tables.width - 1)
+            require(len(words) == rows, f"table {name!r} of {len(words)} words: its tensor has {rows}")
+            require(
+                all(isinstance(word, int) and -half <= word < half for word in words),
+                f"table {name!r}: its words are not all integers of {tables.width} bits",
+            )
         for name, tensor in self.tensors.items():
             memory = tensor.matrix.memory
             end, depth = tensor.matrix.base + tensor.matrix.words(self.core.n), self.core.depth(memory)
@@ -171,6 +183,7 @@ class Program:
             "scales": list(self.scales),
             "batch": self.batch,
             "bias_exponents": dict(self.bias_exponents),
+            "tables": {name: list(words) for name, words in self.tables.items()},
             "meta": dict(self.meta),
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -196,7 +209,7 @@ class Program:
             )
             count = header["instructions"]
             require(isinstance(count, int) and count >= 1, f"{name}: a header of {count!r} instructions")
-            for key in ("meta", "bias_exponents", "entries", "tensors"):
+            for key in ("meta", "bias_exponents", "entries", "tensors", "tables"):
                 require(isinstance(header[key], dict), f"{name}: header field {key!r} is no mapping")
             words = np.frombuffer(body[start + length :], dtype="<u4").reshape(count, WORDS)
             return cls(
@@ -208,6 +221,7 @@ class Program:
                 scales=tuple(header["scales"]),
                 batch=header["batch"],
                 bias_exponents=header["bias_exponents"],
+                tables={name: tuple(words) for name, words in header["tables"].items()},
                 meta=header["meta"],
             )
         except ArchError as error:

@@ -55,11 +55,16 @@ class Verification:
 def training(
     program: Program, masters: Mapping[str, Integers], x: npt.ArrayLike, targets: npt.ArrayLike, *, steps: int
 ) -> Iterator[Run]:
-    """Load the masters, take `steps` training steps on successive batches of real samples and targets (from the start
+    """Load tables and masters, take `steps` training steps on successive batches of real samples and targets (from the start
     again where they end), infer once, read the masters back."""
     batch = program.batch
     samples = program.initial_format("sample").quantise(np.asarray(x).reshape(len(np.asarray(x)), -1))
     wanted = program.initial_format("target").quantise(targets)
+    if program.tables:
+        tables = {
+            name: np.repeat(np.array(words)[:, None], program.core.n, axis=1) for name, words in program.tables.items()
+        }
+        yield Run(entry="load_tables", values=tables)
     yield Run(entry="load_weights", values=masters)
     for step in range(steps + 1):
         rows = np.arange(step * batch, (step + 1) * batch) % len(samples)

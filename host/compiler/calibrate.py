@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import fx
 from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
-from insitu.host.compiler.graph import Graph, Layer, Pool
+from insitu.host.compiler.graph import SAMPLE, Graph, Node, Pool, Product
+from insitu.host.compiler.lower import part
 from insitu.host.errors import CompileError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """Largest magnitudes: of a sample, and per layer of its output (after ReLU), of dL/dy, of dL/dw and of dL/db (0
-    without a bias).
+    """Largest magnitudes: of a sample, and per node of what it gives (after ReLU) and of dL/dy, per layer of dL/dw and
+    of dL/db (0 without a bias), and of what each node gives back to those that it reads (host/compiler/lower.part).
 
-    The loss is the sum over the batch, as on the device: errors are per sample, gradients per batch. dL/dy is that of
-    what pools after the layer give: they share one exponent, and pools only move elements.
+    The loss is the sum over the batch, as on the device: errors are per sample, gradients per batch. dL/dy is before
+    the ReLU, but of what a pool reads that of what the pool gives: they share one exponent, and pools only move
+    elements.
     """
 
     sample: float
-    activation: dict[str, float]
-    error: dict[str, float]
-    gradient: dict[str, float]
-    bias: dict[str, float]
+    activation: dict[str, float] = field(default_factory=dict)
+    error: dict[str, float] = field(default_factory=dict)
+    part: dict[str, float] = field(default_factory=dict)
+    gradient: dict[str, float] = field(default_factory=dict)
+    bias: dict[str, float] = field(default_factory=dict)
 
 
 #: Batches whose gradients are measured.
@@ -69,6 +73,7 @@ def measure(
         sample=float(samples.abs().max()),
         activation=seen.activation,
         error=seen.error,
+        part=seen.part,
         gradient={name: share * max(b.gradient[name] for b in batches) for name in names},
         bias={name: share * max(b.bias[name] for b in batches) for name in names},
     )
@@ -82,53 +87,73 @@ def _targets(targets: npt.NDArray[np.float32] | None, count: int, classes: int) 
     return torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
 
 
+class _Watching(fx.Interpreter):
+    """Runs a student and keeps what its nodes give, and what each of them reads as a tensor of its own, so that its
+    gradient is that reader's part."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph.module)
+        self._readers = {node.value: node for node in graph.nodes}
+        self.given: dict[str, torch.Tensor] = {}
+        self.read: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        node = self._readers.get(n.name)
+        if node is None:
+            return super().run_node(n)
+        # What is written over in place is a copy: neither what was kept, nor what others read.
+        env, tensors = dict(self.env), [a for a in (*n.args, *n.kwargs.values()) if isinstance(a, fx.Node)]
+        for source in tensors:
+            self.env[source] = self.env[source].clone()
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        self._keep(node, n, args, kwargs)
+        found = getattr(self, n.op)(n.target, args, kwargs)
+        self.env.update(env)
+        self.given[node.name] = found
+        return found.clone()
+
+    def _keep(self, node: Node, n: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        names = [*n.args, *n.kwargs.values()]
+        values = [v for a, v in zip(names, [*args, *kwargs.values()], strict=True) if isinstance(a, fx.Node)]
+        if isinstance(node, Product) and values[0].numel() < values[1].numel():
+            values = values[::-1]  # the node's order: the map, then the pixel
+        for at, value in enumerate(values):
+            self.read[part(node.name, at)] = value
+
+
 def _magnitudes(graph: Graph, samples: torch.Tensor, wanted: torch.Tensor) -> Ranges:
     """Largest magnitudes of these samples together."""
-    inputs: dict[str, torch.Tensor] = {}
-    outputs: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
-        def hook(_module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            inputs[name], outputs[name] = given[0], output
-            return output.clone()  # what comes after may write over it
-
-        return hook
-
-    handles = [layer.module.register_forward_hook(keep(layer.name)) for layer in graph.layers]
-    layers, names = graph.layers, [layer.name for layer in graph.layers]
-    try:
-        with torch.enable_grad():
-            logits = graph.module(samples)
-            loss = -(wanted * F.log_softmax(logits, dim=1)).sum()
-            errors = [_pooled(graph, at, inputs, logits, outputs) for at in range(len(layers))]
-            weights = [layer.module.weight for layer in layers]
-            biases = [layer.module.bias for layer in layers if layer.module.bias is not None]
-            found = torch.autograd.grad(loss, [*errors, *weights, *biases])
-    finally:
-        for handle in handles:
-            handle.remove()
-    largest = [float(t.detach().abs().max()) for t in found]
+    watching = _Watching(graph)
+    layers = graph.layers
+    with torch.enable_grad():
+        logits = watching.run(samples)
+        loss = -(wanted * F.log_softmax(logits, dim=1)).sum()
+        given = {name: value for name, value in watching.given.items() if value.requires_grad}
+        read = {name: value for name, value in watching.read.items() if value.requires_grad}
+        parameters = [layer.module.weight for layer in layers]
+        parameters += [layer.module.bias for layer in layers if layer.module.bias is not None]
+        found = torch.autograd.grad(loss, [*given.values(), *read.values(), *parameters], allow_unused=True)
+    largest = [0.0 if t is None else float(t.detach().abs().max()) for t in found]
+    errors = dict(zip(given, largest, strict=False))
+    parts = dict(zip(read, largest[len(given) :], strict=False))
+    gradients = largest[len(given) + len(read) :]
     biased = [layer.name for layer in layers if layer.bias]
-    shown = [outputs[layer.name].detach() for layer in layers]
+    names = [layer.name for layer in layers]
+    for node in reversed(graph.nodes):  # a pool's error comes as those that read it give it, its ReLU not yet masked
+        if isinstance(node, Pool) and graph.readers(node.name):
+            errors[node.name] = sum(parts.get(part(r.name, at), 0.0) for r, at in graph.readers(node.name))
+            source = node.sources[0]
+            if source != SAMPLE and len(graph.readers(source)) == 1:
+                errors[source] = errors[node.name]
     return Ranges(
         sample=0.0,
         activation={
-            layer.name: float(y.clamp(min=0).max() if layer.relu else y.abs().max())
-            for layer, y in zip(layers, shown, strict=True)
+            node.name: float((y.clamp(min=0) if node.relu else y.abs()).detach().max())
+            for node in graph.nodes
+            for y in [watching.given[node.name]]
         },
-        error=dict(zip(names, largest, strict=False)),
-        gradient=dict(zip(names, largest[len(names) :], strict=False)),
-        bias=dict.fromkeys(names, 0.0) | dict(zip(biased, largest[2 * len(names) :], strict=True)),
+        error=errors,
+        part=parts,
+        gradient=dict(zip(names, gradients, strict=False)),
+        bias=dict.fromkeys(names, 0.0) | dict(zip(biased, gradients[len(names) :], strict=True)),
     )
-
-
-def _pooled(
-    graph: Graph, at: int, inputs: dict[str, torch.Tensor], logits: torch.Tensor, outputs: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """What the error that the device narrows is the gradient of: a layer's output, or what a pool after it gives."""
-    layer = graph.layers[at]
-    following = graph.nodes[graph.nodes.index(layer) + 1 :]
-    if not following or not isinstance(following[0], Pool):
-        return outputs[layer.name]
-    above = next((node for node in following if isinstance(node, Layer)), None)
-    return logits if above is None else inputs[above.name]

@@ -13,13 +13,15 @@ from torch import nn
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError
 from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from insitu.arch.program import Program
+from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
 from insitu.host.compiler import emit, rate
 from insitu.host.compiler.allocate import MemoryTooSmall
 from insitu.host.compiler.calibrate import measure
-from insitu.host.compiler.graph import Graph
+from insitu.host.compiler.graph import Graph, Pool, Table
+from insitu.host.compiler.lower import activation
 from insitu.host.compiler.plan import Plan
 from insitu.host.compiler.trace import trace
 from insitu.host.compiler.weights import Masters, Start
@@ -30,7 +32,8 @@ from insitu.host.errors import CompileError
 class Compiled:
     """A program, the masters its student starts from, and the graph it came from.
 
-    masters: weight tensor name -> int32 [outputs, taps * inputs (+ 1 for the bias)], the inputs of each tap together.
+    masters: weight tensor name -> int32 [outputs, taps * inputs (+ 1 for the bias)], the inputs of each tap together;
+    of a depthwise layer [taps (+ 1 for the bias), outputs].
     """
 
     program: Program
@@ -64,9 +67,10 @@ def compile_module(
         graph = trace(module, calibration.shape[1:])
         if batch < 1:
             raise CompileError(f"batch {batch}: must be at least 1")
-        unknown = sorted(set(declaration.layers) - {layer.name for layer in graph.layers})
+        narrowing = [node.name for node in graph.nodes if not isinstance(node, Pool | Table)]
+        unknown = sorted(set(declaration.layers) - set(narrowing))
         if unknown:
-            names = ", ".join(layer.name for layer in graph.layers)
+            names = ", ".join(narrowing)
             raise CompileError(f"the declaration overrides layers {unknown}: this student's are {names}")
         _check_widths(graph, core, declaration)
         plans = _plans(graph, core, declaration, batch)
@@ -82,7 +86,7 @@ def compile_module(
 def _check_widths(graph: Graph, core: CoreParams, declaration: Declaration) -> None:
     problems = [
         f"layer {layer.name!r}: {role} of {asked} bits, this core's has {core.width(role)}"
-        for layer in graph.layers
+        for layer in graph.nodes
         for role in Role
         if (asked := declaration.at(layer.name).role(role).width) > core.width(role)
     ]
@@ -138,13 +142,31 @@ def _compiled(plan: Plan, start: Start, lr: tuple[int, int], meta: dict[str, Any
         declaration=plan.declaration,
         instructions=tuple(words),
         entries=entries,
-        tensors=plan.tensors,
+        tensors=plan.tensors | _tables(plan, start),
         scales=tuple(start.scales),
         batch=plan.batch,
         bias_exponents=start.bias_exponents,
+        tables={name: table.words for name, table in emit.tables(start).items()},
         meta=meta,
     )
     return Compiled(program=program, masters=start.masters, graph=plan.graph)
+
+
+def _tables(plan: Plan, start: Start) -> dict[str, Tensor]:
+    """The tensors that hold tables. Those of values are of the scale of what their node gives."""
+    scales = {
+        table.name: plan.tensors[activation(node)].scale if what == "table" else plan.slopes.get(node, 0)
+        for (node, what), table in start.tables.items()
+    }
+    return {
+        name: Tensor(
+            matrix=table.matrix(plan.core.n),
+            role=Role.ACTIVATION,
+            width=plan.core.word_bits(Memory.TAB),
+            scale=scales[name],
+        )
+        for name, table in emit.tables(start).items()
+    }
 
 
 def _cycles(compiled: Compiled) -> int:

@@ -1,4 +1,4 @@
-"""What a program starts from: exponents of all tensors, operands of biases, masters."""
+"""What a program starts from: exponents of all tensors, operands of biases, masters, tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import numpy.typing as npt
 
 from insitu.arch.declaration import ExponentPolicy, RoleFormat
 from insitu.arch.isa import FIELDS
+from insitu.arch.layout import Memory
 from insitu.arch.numbers import FixedFormat, bias_operand, clamp
+from insitu.host.compiler import tables
 from insitu.host.compiler.calibrate import Ranges
-from insitu.host.compiler.plan import SAMPLE, TARGET, LayerTensors, Plan
+from insitu.host.compiler.graph import SAMPLE, Layer
+from insitu.host.compiler.lower import TARGET, activation, masters
+from insitu.host.compiler.passes import Wanted
+from insitu.host.compiler.plan import Plan
 
 Masters = dict[str, npt.NDArray[np.int32]]
 
@@ -25,7 +30,7 @@ class Start:
     """Where a plan's program starts.
 
     scales: exponents of the scale registers. bias_exponents: layer -> exponent of its bias operand. masters: weight
-    tensor name -> int32 [outputs, taps * inputs (+ 1 for the bias)].
+    tensor name -> int32 [rows, columns] as they lie in memory. tables: (node, "table" or "slope") -> what it looks up.
     """
 
     def __init__(self, plan: Plan, ranges: Ranges) -> None:
@@ -33,46 +38,70 @@ class Start:
         self.scales = [0] * plan.scales
         self.bias_exponents: dict[str, int] = {}
         self.masters: Masters = {}
-        self._calibrate(SAMPLE, ranges.sample, headroom=0)
+        for name, wanted in plan.passes.tensors.items():
+            if wanted.seen and not wanted.scale_of:
+                self._calibrate(name, wanted, ranges)
+        for layer in plan.graph.layers:
+            operand = self._bias_operand(layer) if layer.bias else 0.0
+            if layer.name in plan.gradients:
+                fmt = plan.declaration.at(layer.name).gradient
+                seen = max(ranges.gradient[layer.name], operand * ranges.bias[layer.name])
+                found = FixedFormat.covering(seen, width=fmt.width, headroom=_headroom(fmt))
+                self.scales[plan.gradients[layer.name]] = found.exponent
+            self._weights(layer, operand)
+        self.tables = self._tables()
+
+    def _calibrate(self, name: str, wanted: Wanted, ranges: Ranges) -> None:
+        assert wanted.seen is not None
+        kind, key = wanted.seen
         # A target of 1 saturates by one step rather than halving the resolution of all others.
-        self._calibrate(TARGET, 1.0, headroom=0)
-        for t in plan.layers:
-            name = t.node.name
-            self._calibrate(t.y, ranges.activation[name], headroom=_headroom(t.formats.activation))
-            self._calibrate(t.error, ranges.error[name], headroom=_headroom(t.formats.error))
-        for t in plan.layers:
-            operand = self._bias_operand(t) if t.node.bias else 0.0
-            fmt, seen = t.formats.gradient, (ranges.gradient[name := t.node.name], operand * ranges.bias[name])
-            self.scales[t.gradient_scale] = FixedFormat.covering(
-                max(seen), width=fmt.width, headroom=_headroom(fmt)
-            ).exponent
-            self._weights(t, operand)
+        magnitude = {SAMPLE: ranges.sample, TARGET: 1.0}.get(kind)
+        fmt = wanted.formats.role(wanted.role)
+        headroom = 0
+        if magnitude is None:
+            magnitude = getattr(ranges, kind)[key]
+            headroom = STATIC_HEADROOM if wanted.fixed else _headroom(fmt)
+        assert magnitude is not None
+        found = FixedFormat.covering(magnitude, width=fmt.width, headroom=headroom)
+        self.scales[self._plan.register(name)] = found.exponent
 
-    def _calibrate(self, tensor: str, magnitude: float, *, headroom: int) -> None:
+    def _format(self, tensor: str) -> FixedFormat:
         t = self._plan.tensors[tensor]
-        self.scales[t.scale] = FixedFormat.covering(magnitude, width=t.width, headroom=headroom).exponent
+        return FixedFormat(width=t.width, exponent=self.scales[t.scale])
 
-    def _weights(self, t: LayerTensors, operand: float) -> None:
+    def _weights(self, layer: Layer, operand: float) -> None:
         """Masters with the bias in units of its operand."""
-        layer, tensor = t.node, self._plan.tensors[t.weight]
-        weight = layer.weights()
-        if layer.bias:
-            weight = np.column_stack([weight, layer.biases() / operand])
+        name = masters(layer.name)
+        tensor, weight = self._plan.tensors[name], layer.masters(operand)
         fmt = FixedFormat.covering(float(np.abs(weight).max()), width=tensor.width, headroom=WEIGHT_HEADROOM)
         self.scales[tensor.scale] = fmt.exponent
-        self.masters[t.weight] = fmt.quantise(weight).astype(np.int32)
+        self.masters[name] = fmt.quantise(weight).astype(np.int32)
 
-    def _bias_operand(self, t: LayerTensors) -> float:
+    def _bias_operand(self, layer: Layer) -> float:
         """Choose the layer's bias operand; its real value beside activations of the exponent they start from.
 
         1.0 where the activation format holds it with one step to spare, so that a moving exponent does not move the
         bias; else 0.5, which the device brings to the nearest power of two that the format holds.
         """
-        exponent, bits = self.scales[self._plan.tensors[t.x].scale], self._plan.core.activation_bits
+        source = layer.sources[0]
+        x = SAMPLE if source == SAMPLE else activation(source)
+        exponent, bits = self._format(x).exponent, self._plan.core.activation_bits
         wanted = max(exponent, clamp(exponent + BIAS_SHIFT_MARGIN + bits, -1, 0))
         field = FIELDS["bias_exponent"]
-        self.bias_exponents[t.node.name] = clamp(wanted, field.minimum, field.maximum)
-        return float(bias_operand(self.bias_exponents[t.node.name], exponent, bits) * 2.0**exponent)
+        self.bias_exponents[layer.name] = clamp(wanted, field.minimum, field.maximum)
+        return float(bias_operand(self.bias_exponents[layer.name], exponent, bits) * 2.0**exponent)
+
+    def _tables(self) -> dict[tuple[str, str], tables.Placed]:
+        plan = self._plan
+        lookups = []
+        for node in plan.passes.tables:
+            source = plan.passes.tensors[activation(node.sources[0])]
+            x, y = self._format(source.name), self._format(activation(node.name))
+            slope = tables.slope_format(node, x, plan.core.word_bits(Memory.TAB))
+            if node.name in plan.slopes:
+                self.scales[plan.slopes[node.name]] = slope.exponent
+            lookups.append(tables.Lookup(node=node, x=x, y=y, slope=slope))
+        return tables.placed(lookups, plan.core)
 
 
 def _headroom(fmt: RoleFormat) -> int:

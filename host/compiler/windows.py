@@ -19,8 +19,8 @@ Pair = tuple[int, int]
 def problems(module: nn.Conv2d, side: Pair | None) -> str:
     """Why a convolution over a map of `side` pixels (None: not known) is none that an instruction covers, or ""."""
     found: list[str] = []
-    if module.groups != 1:
-        found.append(f"groups={module.groups}: 1")
+    if module.groups != 1 and not depthwise(module):
+        found.append(f"groups={module.groups}: 1, or one for each channel in and out")
     if _pair(module.dilation) != (1, 1):
         found.append(f"dilation={module.dilation}: 1")
     stride = _pair(module.stride)
@@ -41,6 +41,11 @@ def problems(module: nn.Conv2d, side: Pair | None) -> str:
     if min(out) < 1:
         return f"Conv2d of {kernel[0]} x {kernel[1]} taps on a map of {side[0]} x {side[1]} pixels: it does not fit"
     return too_large(*side) or too_large(*out)
+
+
+def depthwise(module: nn.Conv2d) -> bool:
+    """Whether each channel goes over its own alone."""
+    return module.groups == module.in_channels == module.out_channels and module.groups > 1
 
 
 def too_large(height: int, width: int) -> str:
@@ -79,21 +84,66 @@ def whole_map(height: int, width: int) -> Window:
     return Window(map_height=height, map_width=width, kernel_height=height, kernel_width=width)
 
 
+def _options(pool: nn.Module | fx.Node, **defaults: Any) -> dict[str, Any]:
+    """What a pool is told, in the order of torch's arguments, as a module or in a call."""
+    if isinstance(pool, fx.Node):
+        return defaults | pool.kwargs | dict(zip(defaults, pool.args[1:], strict=False))
+    return {name: getattr(pool, name) for name in defaults}
+
+
 def of_pool(pool: nn.Module | fx.Node) -> tuple[Pair | None, bool]:
     """(kernel, ceil_mode) of a MaxPool2d or of a call of max_pool2d; kernel None where it is not one that is covered:
     stride as the kernel, no padding, dilation or indices."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    given: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
-    if isinstance(pool, fx.Node):
-        given |= pool.kwargs
-        given |= dict(zip(names, pool.args[1:], strict=False))
-    else:
-        given |= {name: getattr(pool, name) for name in names}
+    given = _options(pool, kernel_size=None, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False)
     kernel, stride = _sizes(given.get("kernel_size")), _sizes(given["stride"] or given.get("kernel_size"))
     plain = _sizes(given["padding"]) == (0, 0) and _sizes(given["dilation"]) == (1, 1) and not given["return_indices"]
     if kernel is None or min(kernel) < 1 or stride != kernel or not plain or not isinstance(given["ceil_mode"], bool):
         return None, False
     return kernel, given["ceil_mode"]
+
+
+def of_mean(pool: nn.Module | fx.Node, height: int, width: int) -> Window | str:
+    """The window of an AvgPool2d, or of a call of avg_pool2d, over a map; or why it is none that is covered."""
+    given = _options(
+        pool,
+        kernel_size=None,
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
+    )
+    kernel, pad = _sizes(given["kernel_size"]), _sizes(given["padding"])
+    stride = _sizes(given["stride"] or given["kernel_size"])
+    if kernel is None or pad is None or stride is None or given["ceil_mode"] or given["divisor_override"]:
+        return "AvgPool2d: without ceil_mode and divisor_override"
+    if max(pad) and not given["count_include_pad"]:
+        return "AvgPool2d: with padding it counts what is beyond the map too (count_include_pad)"
+    sizes = zip((height, width), pad, kernel, stride, strict=True)
+    out = tuple((size + 2 * beside - taps) // step + 1 for size, beside, taps, step in sizes)
+    if min(out) < 1 or max(height, width, *kernel) > SIDE_MAX or max(pad) > PAD_MAX:
+        return f"AvgPool2d of {kernel} pixels on a map of {height} x {width}"
+    # Where there is one output pixel each way nothing is stepped over.
+    step = max((step for step, count in zip(stride, out, strict=True) if count > 1), default=1)
+    if step > STRIDE_MAX or any(count > 1 and other != step for other, count in zip(stride, out, strict=True)):
+        return f"AvgPool2d of stride {stride}: 1 to {STRIDE_MAX}, alike both ways"
+    return Window(
+        map_height=height,
+        map_width=width,
+        out_height=out[0],
+        out_width=out[1],
+        kernel_height=kernel[0],
+        kernel_width=kernel[1],
+        stride_height=step,
+        stride_width=step,
+        pad_height=pad[0],
+        pad_width=pad[1],
+    )
+
+
+def same(height: int, width: int) -> Window:
+    """The window of what goes over each pixel alone."""
+    return Window(map_height=height, map_width=width, out_height=height, out_width=width)
 
 
 def side_by_side(kernel: Pair, height: int, width: int, *, ceil: bool) -> Window | None:
