@@ -55,8 +55,8 @@ class Verification:
 def training(
     program: Program, masters: Mapping[str, Integers], x: npt.ArrayLike, targets: npt.ArrayLike, *, steps: int
 ) -> Iterator[Run]:
-    """Load tables and masters, take `steps` training steps on successive batches of real samples and targets (from the start
-    again where they end), infer once, read the masters back."""
+    """Load tables and masters, take `steps` training steps on successive batches of real samples and targets (from the
+    start again where they end), infer once, read the masters back."""
     batch = program.batch
     samples = program.initial_format("sample").quantise(np.asarray(x).reshape(len(np.asarray(x)), -1))
     wanted = program.initial_format("target").quantise(targets)

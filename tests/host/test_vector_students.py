@@ -107,11 +107,11 @@ LOOKED_UP: dict[str, Student] = {
 @pytest.mark.parametrize("n", [4, 16])
 @pytest.mark.parametrize("name", EXACT)
 def test_logits_and_steps_are_torchs(name: str, n: int) -> None:
-    torch.manual_seed(100 + len(name))
+    torch.manual_seed(3)  # no value so near zero that rounding takes a ReLU the other way
     gradients.check(EXACT[name]().eval(), replace(CORE, n=n))
 
 
 @pytest.mark.parametrize("name", LOOKED_UP)
 def test_tables_are_torchs_to_their_step(name: str) -> None:
-    torch.manual_seed(100 + len(name))
+    torch.manual_seed(3)  # no value so near zero that rounding takes a ReLU the other way
     gradients.check(LOOKED_UP[name]().eval(), CORE, tolerance=4)
