@@ -1,11 +1,13 @@
 """Convolutional students by name, for images of any size that holds them."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from insitu.models.errors import StudentError
+from insitu.models.mobile import mobilenet_v1, mobilenet_v3
 
 
 def lenet(in_shape: tuple[int, ...], classes: int) -> nn.Sequential:
@@ -84,21 +86,27 @@ def lenet_wide(in_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     )
 
 
-#: Students by name: (in_shape, classes) -> module.
-CONVOLUTIONAL: dict[str, Callable[[tuple[int, ...], int], nn.Sequential]] = {
+#: Students by name: (in_shape, classes, options) -> module.
+CONVOLUTIONAL: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
     "lenet-wide": lenet_wide,
     "cnn": cnn,
     "vgg": vgg,
+    "mobilenet-v1": mobilenet_v1,
+    "mobilenet-v3": mobilenet_v3,
 }
 
 
-def seeded(name: str, in_shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
-    """The student of that name with torch's default initialisation from `seed`; torch's global generator is left as it
-    was."""
+def seeded(name: str, in_shape: tuple[int, ...], classes: int, seed: int, **options: float) -> nn.Module:
+    """The student of that name, initialised from `seed`; torch's global generator is left as it was. Raises
+    StudentError for an option it does not take."""
+    factory = CONVOLUTIONAL[name]
+    taken = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(taken)):
+        raise StudentError(f"student {name!r} has no option {unknown[0]!r}; it has {', '.join(taken) or 'none'}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CONVOLUTIONAL[name](in_shape, classes)
+        return factory(in_shape, classes, **options)
 
 
 def _image(name: str, in_shape: tuple[int, ...], least: int) -> tuple[int, int, int]:

@@ -41,8 +41,9 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     """The student a specification names, checked to map float32 [b, *in_shape] to [b, classes].
 
     Args:
-        spec: `mlp:784-100-50-10`, a name of models/convolutional.py, or `path/to/file.py:factory`. The factory is
-            called with `in_shape` and `classes` where its signature takes them, else with nothing; the file's own
+        spec: `mlp:784-100-50-10`, a name of models/convolutional.py, with options where it has any
+            (`mobilenet-v1:width=0.5,blocks=2`), or `path/to/file.py:factory`. The factory is called with `in_shape`
+            and `classes` where its signature takes them, else with nothing; the file's own
             folder is importable from within.
         in_shape: the shape of one image.
         seed: of the initial weights; torch's global generator is left as it was.
@@ -54,8 +55,8 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     kind, _, rest = spec.partition(":")
     if kind == "mlp":
         return _build_mlp(spec, rest, in_shape, classes, seed)
-    if spec in CONVOLUTIONAL:
-        return seeded(spec, in_shape, classes, seed)
+    if kind in CONVOLUTIONAL:
+        return seeded(kind, in_shape, classes, seed, **_options(spec, rest))
     file, colon, factory = spec.rpartition(":")
     if not colon or not file.endswith(".py") or not factory.isidentifier():
         named = ", ".join(CONVOLUTIONAL)
@@ -65,6 +66,18 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
         module = _call(spec, _factory(spec, Path(file).expanduser(), factory), in_shape, classes)
         _check_shapes(spec, module, in_shape, classes)
     return module
+
+
+def _options(spec: str, text: str) -> dict[str, float]:
+    """ "width=0.5,blocks=2" as numbers, whole ones as int."""
+    found: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        key, _, value = item.partition("=")
+        try:
+            found[key] = int(value) if value.isdecimal() else float(value)
+        except ValueError as error:
+            raise StudentError(f"student {spec!r}: option {item!r}; write name=number") from error
+    return found
 
 
 def _build_mlp(spec: str, rest: str, in_shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
