@@ -45,7 +45,10 @@ class _Narrowing(_Lanewise):
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
-        self.found = np.empty(self.cols, np.int16)
+
+    def found(self, rows: int) -> Values:
+        """Scratch for what is looked up for `rows` rows of accumulators."""
+        return NOTHING
 
     def source(self) -> int:
         """The accumulators' exponent."""
@@ -70,7 +73,8 @@ class _Narrowing(_Lanewise):
                 table,
                 self.together,
                 self.few,
-                self.found,
+                self.cols,
+                self.found(self.block),
                 self.half,
                 self.relu,
                 gate,
@@ -82,7 +86,10 @@ class _Narrowing(_Lanewise):
                 d.pitch,
             )
         else:
-            wrapped = lanewise.all_sums(terms, last, table, self.together, self.accumulators, self.found, self.half)
+            found = self.found(self.together)
+            wrapped = lanewise.all_sums(
+                terms, last, table, self.together, self.accumulators, self.cols, found, self.half
+            )
             changed, seen = self.narrow(source)
         machine.accumulator_overflow |= wrapped
         self.finish(source, changed, seen, statistics)
@@ -151,6 +158,9 @@ class Multiply(_Narrowing):
     def together(self) -> int:
         return self.instruction.rows if self.instruction.broadcast else self.d.matrix.rows
 
+    def found(self, rows: int) -> Values:
+        return np.empty(rows * self.padded, np.int16) if self.table else NOTHING
+
     def terms(self) -> tuple[Terms, Last, Table]:
         i, a, b = self.instruction, self.a, self.b
         table = (self.table.flat, self.machine.core.n, i.table_drop) if self.table else _NO_TABLE
@@ -200,4 +210,4 @@ class Lookup(Step):
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         i, a, d = self.instruction, self.a, self.d
         table = self.table.flat, self.machine.core.n, i.table_drop
-        lanewise.looking_up(a.flat, a.pitch, table, a.matrix.rows, i.cols, d.flat, d.pitch)
+        lanewise.look_up(a.flat, a.pitch, table, a.matrix.rows, i.cols, d.flat, d.pitch)

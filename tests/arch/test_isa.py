@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
+from insitu.arch.isa import CONSTANT_MAX, FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.window import Window
 from tests.reference.drawing import Case, on_any_core
 from tests.reference.strategies import moves, pass_instructions
+from tests.reference.vector_strategies import on_vector_cores, vector_instructions
 from tests.reference.windows import Grid, operands
 
 ENUMS = {"rounding": Rounding, "update_rounding": Rounding, "overflow": Overflow, "memory": Memory}
 LOWEST = {"width": 2, "weight_width": 2, "master_width": 2, "rows": 1, "cols": 2, "depth": 2}
-HIGHEST = {"width": 16, "weight_width": 16, "master_width": 32}
+HIGHEST = {"width": 16, "weight_width": 16, "master_width": 32, "constant": CONSTANT_MAX}
 
 SMALL: dict[Opcode, dict[str, Any]] = {
     Opcode.HALT: {},
@@ -34,7 +35,17 @@ SMALL: dict[Opcode, dict[str, Any]] = {
     Opcode.LOSS: {"rows": 2, "cols": 3, "width": 8},
     Opcode.POOL: {"rows": 2, "cols": 3},
     Opcode.UNPOOL: {"rows": 2, "cols": 3},
+    Opcode.DW_FORWARD: {"rows": 2, "cols": 3, "width": 8, "weight_width": 8},
+    Opcode.DW_BACKWARD: {"rows": 2, "cols": 3, "width": 8, "weight_width": 8},
+    Opcode.DW_UPDATE: {"rows": 2, "cols": 3, "width": 8, "master_width": 16},
+    Opcode.ADD: {"rows": 2, "cols": 3, "width": 8},
+    Opcode.MULTIPLY: {"rows": 2, "cols": 3, "width": 8},
+    Opcode.REDUCE: {"rows": 2, "cols": 3, "width": 8},
+    Opcode.LOOKUP: {"rows": 2, "cols": 3, "table_bits": 4},
 }
+#: What an instruction with a constant has none of.
+NO_WEIGHTS = ("weight_width", "weight_shift", "b_base", "b_pitch", "sb")
+CONSTANT = {"constant": 5, "weight_width": 0}
 
 
 def small(opcode: Opcode, **changes: Any) -> Instruction:
@@ -58,6 +69,18 @@ def instructions(draw: st.DrawFn) -> Instruction:
         values["exact"] = 0
     if opcode in (Opcode.LOAD, Opcode.STORE):
         values["cols"] = max(values["cols"], 1 + values["bias"])
+    if opcode is Opcode.STORE and values["memory"] is Memory.TAB:
+        values["memory"] = Memory.WGT
+    if opcode in (Opcode.ADD, Opcode.MULTIPLY):
+        values["memory"] = draw(st.sampled_from([Memory.ACT, Memory.ERR]))
+        values["mask" if values["memory"] is Memory.ACT else "relu"] = 0
+    if values.get("constant") and draw(st.booleans()):
+        values["constant"] = 0
+    if values.get("constant"):
+        values |= {name: 0 for name in ("bias", "weight_rounding", *NO_WEIGHTS) if name in values}
+    if "table_bits" in values:
+        values["table_bits"] = draw(st.sampled_from([0] * (opcode is Opcode.MULTIPLY) + [2, 3, 8, 12]))
+        values["table_base"] &= -1 << values["table_bits"]
     return Instruction(opcode=opcode, **values)
 
 
@@ -128,24 +151,34 @@ def test_reserved_bits_are_refused(word: int) -> None:
             Instruction.decode(words)
 
 
-@pytest.mark.parametrize("value", [9, 12, 15])
-def test_opcodes_that_are_none(value: int) -> None:
-    with pytest.raises(ArchError, match=rf"opcode={value}: allowed are 0 \(HALT\).*8 \(UNPOOL\)"):
-        Instruction.decode([value] + [0] * (WORDS - 1))
+def test_every_word_has_an_opcode_and_a_memory() -> None:
+    for name, kind in (("opcode", Opcode), ("memory", Memory)):
+        assert sorted(kind) == list(range(FIELDS[name].maximum + 1))
 
 
-def test_a_memory_that_is_none() -> None:
-    words = small(Opcode.LOAD).encode()
-    words[0] |= np.uint32(3 << FIELDS["memory"].lsb)
-    with pytest.raises(ArchError, match=r"memory=3: allowed are 0 \(ACT\), 1 \(ERR\), 2 \(WGT\)"):
+@pytest.mark.parametrize(("memory", "allowed"), [(Memory.WGT, True), (Memory.TAB, False)])
+def test_a_table_is_never_stored(memory: Memory, allowed: bool) -> None:
+    words = small(Opcode.STORE).encode()
+    words[0] |= np.uint32(memory << FIELDS["memory"].lsb)
+    if allowed:
+        assert Instruction.decode(words).a.memory is memory
+        return
+    with pytest.raises(ArchError, match=r"STORE.memory=3: tables are written and looked up, never read"):
         Instruction.decode(words)
 
 
-@pytest.mark.parametrize(("opcode", "field", "value"), [(Opcode.LOAD, "memory", 3), (9, "opcode", 9)])
-def test_enumerations_are_checked_where_an_instruction_is_made(opcode: Any, field: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("memory", 4, r"0 \(ACT\), 1 \(ERR\), 2 \(WGT\), 3 \(TAB\)"),
+        ("opcode", 16, r"0 \(HALT\).*15 \(LOOKUP\)"),
+        ("opcode", -1, r"0 \(HALT\)"),
+    ],
+)
+def test_enumerations_are_checked_where_an_instruction_is_made(field: str, value: int, allowed: str) -> None:
     """What encodes must decode: a value that no enumeration has is refused at once."""
-    values = {"opcode": opcode, "rows": 1, "cols": 1, field: value}
-    with pytest.raises(ArchError, match=f"{field}={value}"):
+    values: dict[str, Any] = {"opcode": Opcode.LOAD, "rows": 1, "cols": 1, field: value}
+    with pytest.raises(ArchError, match=f"{field}={value}: allowed are {allowed}"):
         Instruction(**values)
 
 
@@ -193,6 +226,31 @@ def test_a_field_the_opcode_does_not_read(opcode: Opcode, field: str) -> None:
         (Opcode.UPDATE, {"master_width": 1}, r"master_width=1: allowed are 2 to 32"),
         (Opcode.UPDATE, {"master_width": 33}, r"master_width=33: allowed are 2 to 32"),
         (Opcode.LOSS, {"track": 1, "exact": 1}, "track and exact"),
+        (Opcode.ADD, {"track": 1, "exact": 1}, "track and exact"),
+        (Opcode.REDUCE, {"cols": 0}, "2 x 0"),
+        (Opcode.DW_FORWARD, {"width": 1}, r"width=1: allowed are 2 to 16"),
+        (Opcode.DW_BACKWARD, {"weight_width": 0}, r"weight_width=0: allowed are 2 to 16"),
+        (Opcode.DW_UPDATE, {"master_width": 33}, r"master_width=33: allowed are 2 to 32"),
+        *(
+            (o, {"memory": m}, rf"memory={m}: allowed are 0 \(ACT\) and 1 \(ERR\)")
+            for o in (Opcode.ADD, Opcode.MULTIPLY)
+            for m in (2, 3)
+        ),
+        (Opcode.ADD, {"memory": 1, "relu": 1}, "relu=1: of activations only"),
+        (Opcode.MULTIPLY, {"memory": 1, "relu": 1}, "relu=1: of activations only"),
+        (Opcode.ADD, {"memory": 0, "mask": 1}, "mask=1: of errors only"),
+        (Opcode.MULTIPLY, {"memory": 0, "mask": 1}, "mask=1: of errors only"),
+        (Opcode.DW_FORWARD, CONSTANT | {"constant": CONSTANT_MAX + 1}, "constant=16385: allowed are 1 to 16384, or 0"),
+        (Opcode.DW_FORWARD, CONSTANT | {"bias": 1}, "constant=5 is in the place of B: bias=1 must be 0"),
+        *(
+            (o, CONSTANT | {name: 1}, f"constant=5 is in the place of B: {name}=1 must be 0")
+            for o in (Opcode.DW_FORWARD, Opcode.DW_BACKWARD)
+            for name in ("weight_rounding", *NO_WEIGHTS)
+        ),
+        *((Opcode.LOOKUP, {"table_bits": bits}, f"table_bits={bits}: allowed are 2 to 12") for bits in (0, 1, 13)),
+        *((Opcode.MULTIPLY, {"table_bits": bits}, f"table_bits={bits}: allowed are 2 to 12") for bits in (1, 13)),
+        (Opcode.LOOKUP, {"table_bits": 3, "table_base": 0x14}, "table_base=0x14: must be a multiple of .* 8 words"),
+        (Opcode.MULTIPLY, {"table_bits": 2, "table_base": 2}, "table_base=0x2: must be a multiple of .* 4 words"),
     ],
 )
 def test_what_no_pass_can_be(opcode: Opcode, changes: dict[str, int], bad: str) -> None:
@@ -243,6 +301,23 @@ def shape(instruction: Instruction, operand: str) -> tuple[Memory, int, int]:
             small(Opcode.LOSS),
             {"a": (Memory.ACT, 2, 3), "b": (Memory.ERR, 2, 3), "d": (Memory.ERR, 2, 3)},
         ),
+        (
+            small(Opcode.DW_FORWARD),
+            {"a": (Memory.ACT, 2, 3), "b": (Memory.WGT, 1, 3), "d": (Memory.ACT, 2, 3)},
+        ),
+        (small(Opcode.DW_FORWARD, **CONSTANT), {"a": (Memory.ACT, 2, 3), "d": (Memory.ACT, 2, 3)}),
+        (
+            small(Opcode.DW_BACKWARD, mask=1, **CONSTANT),
+            {"a": (Memory.ERR, 2, 3), "d": (Memory.ERR, 2, 3), "m": (Memory.ACT, 2, 3)},
+        ),
+        (small(Opcode.ADD), dict.fromkeys("abd", (Memory.ACT, 2, 3))),
+        (small(Opcode.ADD, memory=1, mask=1), dict.fromkeys("abd", (Memory.ERR, 2, 3)) | {"m": (Memory.ACT, 2, 3)}),
+        (small(Opcode.MULTIPLY), dict.fromkeys("abd", (Memory.ACT, 2, 3))),
+        (
+            small(Opcode.MULTIPLY, memory=1, table_bits=2),
+            {"a": (Memory.ERR, 2, 3), "b": (Memory.ACT, 2, 3), "d": (Memory.ERR, 2, 3)},
+        ),
+        (small(Opcode.LOOKUP), dict.fromkeys("ad", (Memory.ACT, 2, 3))),
     ],
     ids=lambda value: value.opcode.name if isinstance(value, Instruction) else "",
 )
@@ -252,6 +327,7 @@ def test_operands(instruction: Instruction, expected: dict[str, tuple[Memory, in
 
 #: A map of 3 x 5, an output of 2 x 4, a kernel of 2 x 3.
 WINDOW = {"map_height": 3, "map_width": 5, "out_height": 2, "out_width": 4, "kernel_height": 2, "kernel_width": 3}
+ONLY_MAP = {"map_height": 3, "map_width": 5}
 ONE_TAP = WINDOW | {"kernel_height": 0, "kernel_width": 1}
 
 
@@ -297,6 +373,44 @@ ONE_TAP = WINDOW | {"kernel_height": 0, "kernel_width": 1}
             small(Opcode.UNPOOL, **WINDOW),
             {"a": (Memory.ERR, 16, 3, 1, 0), "b": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.ERR, 30, 3, 1, 0)},
         ),
+        # A kernel of one channel a lane has a row a tap and one of the bias.
+        (
+            small(Opcode.DW_FORWARD, bias=1, **WINDOW),
+            {"a": (Memory.ACT, 30, 3, 1, 0), "b": (Memory.WGT, 7, 3, 1, 0), "d": (Memory.ACT, 16, 3, 1, 0)},
+        ),
+        (
+            small(Opcode.DW_BACKWARD, mask=1, **WINDOW),
+            {
+                "a": (Memory.ERR, 16, 3, 1, 0),
+                "b": (Memory.WGT, 6, 3, 1, 0),
+                "d": (Memory.ERR, 30, 3, 1, 0),
+                "m": (Memory.ACT, 30, 3, 1, 0),
+            },
+        ),
+        (
+            small(Opcode.DW_UPDATE, bias=1, **WINDOW),
+            {"a": (Memory.ERR, 16, 3, 1, 0), "b": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.WGT, 7, 3, 1, 0)},
+        ),
+        (small(Opcode.ADD, **ONLY_MAP), dict.fromkeys("abd", (Memory.ACT, 30, 3, 1, 0))),
+        (
+            small(Opcode.MULTIPLY, memory=1, broadcast=1, mask=1, **ONLY_MAP),
+            {
+                "a": (Memory.ERR, 30, 3, 1, 0),
+                "b": (Memory.ACT, 2, 3, 1, 0),
+                "d": (Memory.ERR, 30, 3, 1, 0),
+                "m": (Memory.ACT, 30, 3, 1, 0),
+            },
+        ),
+        (
+            small(Opcode.REDUCE, mask=1, **ONLY_MAP),
+            {
+                "a": (Memory.ERR, 30, 3, 1, 0),
+                "b": (Memory.ACT, 30, 3, 1, 0),
+                "d": (Memory.ERR, 2, 3, 1, 0),
+                "m": (Memory.ACT, 2, 3, 1, 0),
+            },
+        ),
+        (small(Opcode.LOOKUP, **ONLY_MAP), dict.fromkeys("ad", (Memory.ACT, 30, 3, 1, 0))),
         (
             small(Opcode.LOAD, memory=Memory.WGT, bias=1, kernel_height=2, kernel_width=3),
             {"d": (Memory.WGT, 2, 2, 6, 1)},
@@ -314,7 +428,7 @@ def test_operands_over_a_window(
 
 
 @settings(deadline=None)
-@given(st.one_of(on_any_core(pass_instructions), on_any_core(moves)))
+@given(st.one_of(on_any_core(pass_instructions), on_vector_cores(vector_instructions), on_any_core(moves)))
 def test_operands_are_those_of_the_contract(case: Case) -> None:
     for i in case.instructions:
         n = case.core.n
@@ -337,6 +451,12 @@ def test_a_window_of_an_instruction() -> None:
         w = small(opcode, **WINDOW).window
         # A pool's kernels lie side by side.
         assert (w.stride_height, w.stride_width, w.pad_height, w.pad_width) == (2, 3, 0, 0)
+    for opcode in (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP):
+        assert small(opcode, **ONLY_MAP).window == Window(map_height=3, map_width=5, out_height=3, out_width=5)
+    w = small(Opcode.REDUCE, **ONLY_MAP).window
+    # The one output pixel meets every map pixel.
+    assert w == Window(map_height=3, map_width=5, kernel_height=3, kernel_width=5)
+    assert w.reads.tolist() == [list(range(15))]
     # An extent of 0 is one.
     for opcode in set(Opcode) - {Opcode.HALT}:
         assert small(opcode).window == Window()
