@@ -49,7 +49,12 @@ class Draining(Step):
     @property
     def block(self) -> int:
         """Rows of accumulators to drain at a time."""
-        return max(1, min(self.instruction.rows, _BLOCK // self.padded))
+        return max(1, min(self.together, _BLOCK // self.padded))
+
+    @property
+    def together(self) -> int:
+        """Rows of D that have their operands' rows one after another."""
+        return self.instruction.rows
 
     @cached_property
     def accumulators(self) -> Values:
@@ -59,7 +64,7 @@ class Draining(Step):
     @cached_property
     def few(self) -> Values:
         """Scratch for a block of accumulators."""
-        return np.zeros((self.block, self.padded), dtype=np.int32)
+        return np.zeros((self.block, self.padded), dtype=self.method.value)
 
     @cached_property
     def narrow_scratch(self) -> drains.Scratch:

@@ -13,7 +13,7 @@ from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range
 from insitu.arch.params import SCALES, CoreParams
 from insitu.sim import moves
 from insitu.sim.drains import Fit
-from insitu.sim.memory import BankedMemory, Place, Values
+from insitu.sim.memory import BankedMemory, Place, Table, Values
 from insitu.sim.rows import constants
 
 
@@ -105,6 +105,10 @@ class Machine:
     def place(self, matrix: Matrix) -> Place:
         """The matrix's place, to be kept."""
         return Place(self.memories[matrix.memory], matrix)
+
+    def table(self, instruction: Instruction) -> Table:
+        """The words of TAB that an instruction looks up, to be kept."""
+        return Table(self.memories[Memory.TAB], instruction.table_base, 1 << instruction.table_bits)
 
     def weights(self, instruction: Instruction) -> Weights:
         """What the read port delivers of an instruction's B, to be kept."""

@@ -20,7 +20,7 @@ Values = npt.NDArray[Any]
 class BankedMemory:
     """`depth` words of `n` elements, all zero at first.
 
-    dtype: int16 for activations and errors, int32 for masters.
+    dtype: int16 for activations, errors and tables, int32 for masters.
     version: raised whenever words were turned, which may put lanes of any matrix out of place.
     """
 
@@ -43,7 +43,10 @@ class BankedMemory:
         words = matrix.row_words(self.n)
         rows = np.arange(matrix.rows)[:, None]
         addresses = (matrix.base + rows * matrix.pitch + np.arange(words)[None, :]).ravel()
-        wanted = np.broadcast_to(rows % self.n, (matrix.rows, words)).ravel()
+        self.settle(addresses, np.broadcast_to(rows % self.n, (matrix.rows, words)).ravel())
+
+    def settle(self, addresses: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> None:
+        """Turn words that do not have the wanted rotation."""
         wrong = self._rotation[addresses] != wanted
         if wrong.any():
             self._turn(addresses[wrong], wanted[wrong])
@@ -117,3 +120,21 @@ class Place:
     def write(self, values: npt.NDArray[np.integer[Any]]) -> None:
         """Write all columns [rows, width]."""
         self.flat[np.arange(self.matrix.rows)[:, None] * self.pitch + self.columns] = values
+
+
+class Table:
+    """Words of a memory as its banks hold them, found once and used many times."""
+
+    def __init__(self, memory: BankedMemory, base: int, words: int) -> None:
+        self.memory = memory
+        self._addresses = np.arange(base, base + words)
+        self._flat = memory.flat[base * memory.n : (base + words) * memory.n]
+        self._version = -1
+
+    @property
+    def flat(self) -> Values:
+        """[words * n], word by word, a bank after another. Ask anew before each use."""
+        if self._version != self.memory.version:
+            self.memory.settle(self._addresses, np.zeros_like(self._addresses))
+            self._version = self.memory.version
+        return self._flat

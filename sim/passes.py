@@ -9,6 +9,7 @@ from insitu.sim.pooling import Pool, Unpool
 from insitu.sim.products import Backward, Forward
 from insitu.sim.step import Load, Step, Store
 from insitu.sim.updating import Update
+from insitu.sim.vectors import Add, Depthwise, DepthwiseUpdate, Lookup, Multiply, Reduce
 
 STEPS: dict[Opcode, type[Step]] = {
     Opcode.HALT: Step,
@@ -20,6 +21,13 @@ STEPS: dict[Opcode, type[Step]] = {
     Opcode.LOSS: Loss,
     Opcode.POOL: Pool,
     Opcode.UNPOOL: Unpool,
+    Opcode.DW_FORWARD: Depthwise,
+    Opcode.DW_BACKWARD: Depthwise,
+    Opcode.DW_UPDATE: DepthwiseUpdate,
+    Opcode.ADD: Add,
+    Opcode.MULTIPLY: Multiply,
+    Opcode.REDUCE: Reduce,
+    Opcode.LOOKUP: Lookup,
 }
 
 

@@ -1,4 +1,4 @@
-"""FORWARD and BACKWARD, and what all passes over the array share: the exact product."""
+"""FORWARD and BACKWARD, and what all passes that sum share: the exact product."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NO_BIAS: Values = np.empty(0, dtype=np.int32)
 _ALONG = 32
 
 
-class Product(Draining):
-    """What the passes over the array share: the exact product, and whether it and the drain go block by block."""
+class Summing(Draining):
+    """What the passes that sum products share: how, where A is, what the window meets."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         self._method = method(instruction, machine.core)
@@ -41,13 +41,17 @@ class Product(Draining):
     def largest(self) -> int:
         return min(bound(self.instruction, self.machine.core), super().largest)
 
-    def blockwise(self, statistics: Statistics | None) -> bool:
-        """Whether nobody looks at the accumulators but the drain."""
-        return self.method is Method.VECTOR and statistics is None and not self.instruction.exact
-
     def spans(self, a: int, b: int) -> Spans:
         """The segments in elements: `a` and `b` of them to a unit of each."""
         return self.segments.first, self.segments.a * a, self.segments.b * b
+
+
+class Product(Summing):
+    """What the passes over the array share: the exact product, and whether it and the drain go block by block."""
+
+    def blockwise(self, statistics: Statistics | None) -> bool:
+        """Whether nobody looks at the accumulators but the drain."""
+        return self.method is Method.VECTOR and statistics is None and not self.instruction.exact
 
     def parts(self) -> Iterator[tuple[Values, Values, Values]]:
         """(where, a [r, k], b [k, c]): accumulators, as a view, and the terms of their sums in order."""

@@ -14,8 +14,8 @@ Offsets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """Blocks of sums: an output pixel (FORWARD), a map pixel (BACKWARD), or a tap (UPDATE). Block i's terms are
-    segments first[i] to first[i + 1], each of the pass's `depth`.
+    """Blocks of sums: an output pixel (FORWARD and all that is not named here), a map pixel (BACKWARD, DW_BACKWARD), or
+    a tap (UPDATE, DW_UPDATE). Block i's terms are segments first[i] to first[i + 1], each of the pass's `depth`.
 
     a, b: what a segment takes: int64 [segments], pixels in ACT and ERR, taps in WGT.
     """
@@ -26,19 +26,15 @@ class Segments:
 
     @classmethod
     def of(cls, instruction: Instruction) -> Segments:
-        """The segments of a FORWARD, BACKWARD or UPDATE, in the order of docs/arithmetic.md."""
+        """The segments of a pass that sums, in the order of docs/arithmetic.md."""
         w = instruction.window
-        if instruction.opcode is Opcode.FORWARD:
-            met = w.reads
-            block, tap = np.nonzero(met >= 0)
-            a, b = met[block, tap], tap
-        elif instruction.opcode is Opcode.BACKWARD:
-            met = w.writes
-            block, tap = np.nonzero(met >= 0)
-            a, b = met[block, tap], tap
-        else:
+        if instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE):
             met = w.reads.T
             block, pixel = np.nonzero(met >= 0)
             a, b = pixel, met[block, pixel]
+        else:
+            met = w.writes if instruction.opcode in (Opcode.BACKWARD, Opcode.DW_BACKWARD) else w.reads
+            block, tap = np.nonzero(met >= 0)
+            a, b = met[block, tap], tap
         first = np.searchsorted(block, np.arange(len(met) + 1)).astype(np.int64)
         return cls(first=first, a=a.astype(np.int64), b=b.astype(np.int64))

@@ -1,4 +1,4 @@
-"""UPDATE."""
+"""UPDATE, and what it shares with its kin: gradients into masters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from insitu.arch.isa import Instruction
 from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp
 from insitu.sim import updates
-from insitu.sim.draining import INT32_ROOM, NOTHING
-from insitu.sim.drains import Fit, Scratch
+from insitu.sim.draining import INT32_ROOM, NOTHING, Draining
+from insitu.sim.drains import Draw, Fit, Scratch
 from insitu.sim.machine import Machine
 from insitu.sim.memory import Values
 from insitu.sim.products import Product, beside
@@ -25,29 +25,29 @@ _NO_FIT: Fit = (constants(Rounding.FLOOR, 0), (0, 0), 0)
 _ROWS = 12
 
 
-class Update(Product):
-    """D[r,(t,c)] -= lr * sum over pixels and k of A[q,r] B[p,c]."""
+class Updating(Draining):
+    """What the passes that update masters share: all that follows their sums."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
         half = 1 << (instruction.master_width - 1)
         self.master_limits = -half, half - 1
-        self.b = machine.place(instruction.b)
         self.update_states = np.zeros(self.padded, np.uint32)
-        self.elements = self.spans(instruction.depth, instruction.depth * self.b.pitch)
-        self.terms = instruction.window.out_pixels * instruction.depth
 
-    @property
-    def block(self) -> int:
-        return min(self.instruction.rows, _ROWS)
+    def blockwise(self, statistics: Statistics | None) -> bool:
+        """Whether sums and updates go block by block: `at_once`."""
+        return False
 
-    @cached_property
-    def turned(self) -> Values:
-        """Scratch for a block of rows of A turned so that its sums run along them: [block, terms]."""
-        return np.empty((self.block, self.terms), dtype=np.int16)
+    def product(self) -> None:
+        """All accumulators."""
+        raise NotImplementedError
+
+    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: updates.Held) -> tuple[int, int]:
+        """Sums and updates; returns what `updates.update` does."""
+        raise NotImplementedError
 
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
-        machine, i, a, b, d = self.machine, self.instruction, self.a, self.b, self.d
+        machine, i, d = self.machine, self.instruction, self.d
         machine.commit(i)
         source = machine.scales[i.sa][0] + machine.scales[i.sb][0]
         blockwise = self.blockwise(statistics)
@@ -65,25 +65,7 @@ class Update(Product):
         held = d.flat, weights, d.pitch, m.cols, m.groups, m.tail, d.group_pitch
         scratch, draw = self.update_scratch(fit[0], update_by), self.draw()
         if blockwise:
-            one = machine.bias_operand(i, i.sb) if i.bias else 0
-            changed, seen = updates.update(
-                a.flat,
-                a.pitch,
-                b.flat,
-                b.pitch,
-                self.elements,
-                i.rows,
-                i.depth,
-                one,
-                self.turned,
-                self.few,
-                scratch,
-                draw,
-                self.update_states,
-                d.columns,
-                rule,
-                held,
-            )
+            changed, seen = self.at_once(scratch, draw, rule, held)
         else:
             before = d.read() if statistics is not None else None
             changed, seen, lost = updates.updating(
@@ -109,6 +91,46 @@ class Update(Product):
             and self.machine.core.master_bits <= 30
         )
         return self.scratch(by) if room else self.wide_scratch
+
+
+class Update(Product, Updating):
+    """D[r,(t,c)] -= lr * sum over pixels and k of A[q,r] B[p,c]."""
+
+    def __init__(self, machine: Machine, instruction: Instruction) -> None:
+        super().__init__(machine, instruction)
+        self.b = machine.place(instruction.b)
+        self.elements = self.spans(instruction.depth, instruction.depth * self.b.pitch)
+        self.terms = instruction.window.out_pixels * instruction.depth
+
+    @property
+    def block(self) -> int:
+        return min(self.instruction.rows, _ROWS)
+
+    @cached_property
+    def turned(self) -> Values:
+        """Scratch for a block of rows of A turned so that its sums run along them: [block, terms]."""
+        return np.empty((self.block, self.terms), dtype=np.int16)
+
+    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: updates.Held) -> tuple[int, int]:
+        i, a, b = self.instruction, self.a, self.b
+        return updates.update(
+            a.flat,
+            a.pitch,
+            b.flat,
+            b.pitch,
+            self.elements,
+            i.rows,
+            i.depth,
+            self.machine.bias_operand(i, i.sb) if i.bias else 0,
+            self.turned,
+            self.few,
+            scratch,
+            draw,
+            self.update_states,
+            self.d.columns,
+            rule,
+            held,
+        )
 
     def parts(self) -> Iterator[tuple[Values, Values, Values]]:
         machine, i, depth = self.machine, self.instruction, self.instruction.depth

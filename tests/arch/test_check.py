@@ -13,14 +13,8 @@ from insitu.arch.check import PlaceError, WidthError, check
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
-from tests.reference.strategies import (
-    Case,
-    convolution_sequences,
-    moves,
-    on_any_core,
-    pass_instructions,
-    train_sequences,
-)
+from tests.reference.drawing import Case, on_any_core
+from tests.reference.strategies import convolution_sequences, moves, pass_instructions, train_sequences
 
 CORE = CoreParams(
     n=4,

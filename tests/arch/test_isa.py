@@ -16,7 +16,8 @@ from insitu.arch.isa import FIELDS, USED, WORDS, Instruction, Opcode, assemble, 
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.window import Window
-from tests.reference.strategies import Case, moves, on_any_core, pass_instructions
+from tests.reference.drawing import Case, on_any_core
+from tests.reference.strategies import moves, pass_instructions
 from tests.reference.windows import Grid, operands
 
 ENUMS = {"rounding": Rounding, "update_rounding": Rounding, "overflow": Overflow, "memory": Memory}

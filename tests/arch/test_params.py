@@ -14,7 +14,7 @@ from insitu.arch.declaration import WIDTHS, Declaration, Role, RoleFormat
 from insitu.arch.errors import ArchError
 from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, ARRAY_SIZES, DEPTH_MAX, PRESETS, CoreParams
-from tests.reference.strategies import cores
+from tests.reference.drawing import cores
 
 NAMES = [f.name for f in fields(CoreParams)]
 

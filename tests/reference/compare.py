@@ -74,9 +74,10 @@ def _exponent(instruction: Instruction | None, state: State, memory: Memory) -> 
     """The exponent of what the instruction wrote to a memory; None where words alone do not tell."""
     if instruction is None or instruction.opcode in (Opcode.HALT, Opcode.LOAD, Opcode.STORE):
         return None
-    if instruction.opcode in (Opcode.POOL, Opcode.UNPOOL) or instruction.d.memory is not memory:
+    moves = (Opcode.POOL, Opcode.UNPOOL, Opcode.LOOKUP)
+    if instruction.opcode in moves or instruction.d.memory is not memory:
         return None
-    return state.scales[instruction.sm if instruction.opcode is Opcode.UPDATE else instruction.sd][0]
+    return state.scales[instruction.sm if memory is Memory.WGT else instruction.sd][0]
 
 
 def _values(want: int, have: int, bits: int, exponent: int | None) -> str:

@@ -13,7 +13,7 @@ from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, CoreParams
-from tests.reference import numbers
+from tests.reference import numbers, vectors
 from tests.reference.windows import Grid, Meetings, area, meetings, operands, tiles
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Rows = list[list[int]]
 Beats = list[list[int]]
+
+#: What counts multiply-accumulates.
+PRODUCTS = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,12 +107,16 @@ class ReferenceMachine:
                 self._load(i, iter(stream_in))
             case Opcode.STORE:
                 out = self._store(i)
-            case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE | Opcode.LOSS:
-                self._pass(i)
+            case Opcode.HALT:
+                pass
+            case Opcode.LOOKUP:
+                vectors.look_up(self, i)
             case Opcode.POOL:
                 self._pool(i)
             case Opcode.UNPOOL:
                 self._unpool(i)
+            case _:
+                self._pass(i)
         self.instructions += 1
         self.stream_out += out
         return out
@@ -163,7 +170,7 @@ class ReferenceMachine:
         destination = self._read(d)
         for r, c, r0, r1 in self._drain(i):
             value = self._narrow(accumulators[r][c], self.scale[i.sd][0] - source, i, r0)
-            if i.opcode is Opcode.UPDATE:
+            if d.memory is Memory.WGT:
                 shift = numbers.limit(self.scale[i.sm][0] - self.scale[i.sd][0] + i.lr_shift, -24, 31)
                 delta = numbers.rounded(i.lr_mul * value, shift, i.update_rounding, r1)
                 value = self._fit(destination[r][c] - delta, i.master_width, Overflow.SATURATE)
@@ -172,13 +179,17 @@ class ReferenceMachine:
         if i.track:
             exponent = self.scale[i.sd][0]
             self.scale[i.sd] = (exponent, numbers.range_exponent(source, bits, i.width) if bits > 0 else exponent)
-        if i.opcode is not Opcode.LOSS:
+        if i.opcode in PRODUCTS:
             self.macs += sum(steps * high * wide for steps, high, wide in tiles(i, self.core.n))
 
     def _source(self, i: Instruction) -> int:
         """The exponent of the accumulators."""
         if i.opcode is Opcode.LOSS:
             return self.scale[i.sb][0] - 16
+        if i.opcode is Opcode.ADD:
+            return vectors.alignment(self.scale[i.sa][0], self.scale[i.sb][0])[2]
+        if i.constant:
+            return self.scale[i.sa][0] + i.bias_exponent
         exponent = self.scale[i.sa][0] + self.scale[i.sb][0]
         if operands(i)["b"].memory is Memory.WGT:
             exponent += i.weight_shift
@@ -206,7 +217,7 @@ class ReferenceMachine:
 
     def _bias(self, i: Instruction) -> int:
         """The bias operand, in units of the ACT operand."""
-        s = self.scale[i.sa if i.opcode is Opcode.FORWARD else i.sb][0]
+        s = self.scale[i.sb if operands(i)["d"].memory is Memory.WGT else i.sa][0]
         return 2 ** numbers.limit(i.bias_exponent - s, 0, self.core.activation_bits - 2)
 
     def _accumulators(self, i: Instruction) -> Rows:
@@ -221,6 +232,8 @@ class ReferenceMachine:
             out = self._forward(i, a, self._weights(i))
         elif i.opcode is Opcode.BACKWARD:
             out = self._backward(i, a, self._weights(i))
+        elif i.opcode is not Opcode.UPDATE:
+            out = vectors.accumulators(self, i)
         else:
             out = self._update(i, a, self._read(grids["b"]))
         if i.relu:

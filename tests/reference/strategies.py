@@ -1,67 +1,41 @@
-"""Hypothesis strategies: cores, single passes and short training programs, each a ready `Case`.
-
-Hypothesis draws what should shrink (shapes, flags, roundings) and a seed; numpy's generator fills in the rest. A core's
-memories need at least 16 words each.
-"""
+"""Hypothesis strategies: single passes and short training programs on any core, each a ready `Case`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
-from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.isa import USED, Instruction, Opcode
-from insitu.arch.layout import Matrix, Memory
+from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, CoreParams
+from tests.reference.drawing import (
+    KERNEL,
+    MAP,
+    Case,
+    Scales,
+    fits,
+    image_of,
+    legalise,
+    placement,
+    program_case,
+    program_fits,
+    seed_of,
+    shrink,
+    up_to,
+    window_fields,
+)
 from tests.reference.training import Layer, Training, convolution, learning_rate, pooling
-
-Image = npt.NDArray[np.int64]
-Scales = tuple[tuple[int, int], ...]
 
 PASSES = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE, Opcode.LOSS)
 #: Passes that go over a window; products more often than pools, which have less to them.
 WINDOWED = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE) * 2 + (Opcode.POOL, Opcode.UNPOOL)
 #: Products of elements, about, that one pass over a window may take of plain Python.
 TERMS = 10000
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A start and what to run from it.
-
-    memories: int64 [depth, N] each, every value inside its memory's word. scales: (exponent, next) of all registers.
-    stream_in: int64 [beats, N], signed lanes.
-    """
-
-    core: CoreParams
-    instructions: tuple[Instruction, ...]
-    memories: dict[Memory, Image]
-    scales: Scales
-    seed: int
-    stream_in: Image
-
-    def __repr__(self) -> str:
-        listing = "\n  ".join(str(i) for i in self.instructions)
-        used = sorted({getattr(i, s) for i in self.instructions for s in ("sa", "sb", "sd", "sm")})
-        scales = ", ".join(f"{i}: {self.scales[i]}" for i in used)
-        return f"Case({self.core}\n  {listing}\n  scales {{{scales}}}, seed {self.seed:#x})"
-
-
-@st.composite
-def cores(draw: st.DrawFn) -> CoreParams:
-    """Any core: mostly small arrays, any widths, memories of a few hundred words at most."""
-    n = draw(st.sampled_from([4] * 9 + [8] * 5 + [16, 32]))
-    widths = {f"{role}_bits": draw(st.integers(*WIDTHS[role])) for role in Role}
-    widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
-    depths = {f"{m.name.lower()}_depth": draw(st.integers(16, 320)) for m in Memory}
-    return CoreParams(n=n, program_depth=64, **widths, **depths)
 
 
 @st.composite
@@ -86,7 +60,7 @@ def pass_instructions(
     values: dict[str, Any] = {"opcode": opcode, "rows": rows, "cols": cols}
     values |= {name: draw(st.integers(0, 1)) for name in _FLAGS[opcode]}
     if over:
-        values |= draw(_windows(opcode))
+        values |= draw(window_fields(opcode))
     if opcode in PASSES:
         adapt = draw(st.sampled_from(["", "track", "track", "exact"] if exact else ["", "track"]))
         values |= {adapt: 1} if adapt else {}
@@ -98,12 +72,12 @@ def pass_instructions(
     if "depth" in USED[opcode]:
         values["depth"] = depth
     values |= _widths(rng, core, opcode)
-    _legalise(values)
+    legalise(values)
     draft = Instruction(**values)
-    while not (_fits(core, draft) and (not over or _terms(draft) <= TERMS)):
-        _shrink(values)
+    while not (fits(core, draft) and (not over or _terms(draft) <= TERMS)):
+        shrink(values)
         draft = Instruction(**values)
-    values |= _placement(rng, core, draft)
+    values |= placement(rng, core, draft)
     values |= {s: int(rng.integers(SCALES)) for s in ("sa", "sb", "sd") if s in USED[opcode]}
     if "sd" in values and rng.integers(16) == 0:
         values["sd"] = values["sa"]
@@ -116,9 +90,9 @@ def pass_instructions(
     return Case(
         core=core,
         instructions=(instruction,),
-        memories={m: _image(rng, core, m) for m in Memory},
+        memories={m: image_of(rng, core, m) for m in Memory},
         scales=scales,
-        seed=_seed(rng),
+        seed=seed_of(rng),
         stream_in=np.zeros((0, core.n), dtype=np.int64),
     )
 
@@ -150,21 +124,21 @@ def close_sums(draw: st.DrawFn) -> Case:
 
 @st.composite
 def moves(draw: st.DrawFn, core: CoreParams) -> Case:
-    """A LOAD and a STORE of feature maps, or of a kernel's weights, anywhere in any memory."""
+    """A LOAD and a STORE of feature maps, or of a kernel's weights, anywhere in any memory; tables are not stored."""
     program: list[Instruction] = []
-    memories = [draw(st.sampled_from(Memory)) for _ in range(2)]
+    memories = [draw(st.sampled_from(found)) for found in (list(Memory), [m for m in Memory if m is not Memory.TAB])]
     sizes = [{name: draw(st.integers(1, core.n + 5)) for name in ("rows", "cols")} for _ in memories]
     shapes = [draw(_moved()) for _ in memories]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     for opcode, memory, size, shape in zip((Opcode.LOAD, Opcode.STORE), memories, sizes, shapes, strict=True):
         values: dict[str, Any] = {"opcode": opcode, "memory": memory, **size, **shape}
-        _legalise(values)
+        legalise(values)
         draft = Instruction(**values)
-        while not _fits(core, draft):
-            _shrink(values)
+        while not fits(core, draft):
+            shrink(values)
             draft = Instruction(**values)
-        program.append(Instruction(**values, **_placement(rng, core, draft)))
-    return _program_case(rng, core, program)
+        program.append(Instruction(**values, **placement(rng, core, draft)))
+    return program_case(rng, core, program)
 
 
 @st.composite
@@ -178,8 +152,8 @@ def train_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = True) ->
     while True:
         layers = [Layer(inputs=i, outputs=o, bias=bias) for i, o in pairwise(sizes)]
         program = Training(rng=rng, core=core, batch=batch, layers=layers, **choices).instructions()
-        if _program_fits(core, program):
-            return _program_case(rng, core, program)
+        if program_fits(core, program):
+            return program_case(rng, core, program)
         batch, sizes = max(1, batch // 2), [max(1, size // 2) for size in sizes]
         if batch == 1 and max(sizes) == 1:
             sizes = sizes[:2]
@@ -214,32 +188,14 @@ def convolution_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = Tr
                 at = window["out_height"], window["out_width"]
         layers.append(Layer(inputs=layers[-1].outputs, outputs=sizes[3], bias=bias, window=convolution(at, at, 0, 0)))
         program = Training(rng=rng, core=core, batch=batch, layers=layers, **choices).instructions()
-        if _program_fits(core, program):
-            return _program_case(rng, core, program)
+        if program_fits(core, program):
+            return program_case(rng, core, program)
         if batch == max(sizes) == 1:
             if parts > 1:
                 parts -= 1
             else:
                 side = tuple(max(1, length - 1) for length in side)
         batch, sizes = max(1, batch // 2), [max(1, size // 2) for size in sizes]
-
-
-def _program_fits(core: CoreParams, program: list[Instruction]) -> bool:
-    return all(_inside(core, m) for i in program for m in i.matrices.values())
-
-
-def _program_case(rng: np.random.Generator, core: CoreParams, program: list[Instruction]) -> Case:
-    """A program on arbitrary contents and streams."""
-    beats = sum(i.d.rows * i.d.row_words(core.n) for i in program if i.opcode is Opcode.LOAD)
-    half = 1 << (core.lane_bits - 1)
-    return Case(
-        core=core,
-        instructions=tuple(program),
-        memories={m: _image(rng, core, m) for m in Memory},
-        scales=tuple((int(e), int(e)) for e in rng.integers(-9, 1, SCALES)),
-        seed=_seed(rng),
-        stream_in=rng.integers(-half, half, (beats, core.n)),
-    )
 
 
 @st.composite
@@ -261,36 +217,14 @@ _FLAGS = {
     Opcode.POOL: (),
     Opcode.UNPOOL: ("mask",),
 }
-_MAP, _OUT, _KERNEL = (tuple(f"{what}_{axis}" for axis in ("height", "width")) for what in ("map", "out", "kernel"))
-_EXTENTS = (*_MAP, *_OUT, *_KERNEL)
-
-
-@st.composite
-def _windows(draw: st.DrawFn, opcode: Opcode) -> dict[str, int]:
-    """The fields of a window: an output as large as PyTorch would make it or any other, taps that need not fit."""
-    values: dict[str, int] = {}
-    pool = opcode in (Opcode.POOL, Opcode.UNPOOL)
-    stride = 0 if pool else draw(st.integers(0, 1))
-    usual = draw(st.integers(0, 3)) != 0
-    for mapped, out, kernel, pad in zip(_MAP, _OUT, _KERNEL, ("pad_height", "pad_width"), strict=True):
-        length, taps = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-        border = 0 if pool else draw(st.integers(0, min(2, taps) if usual else 2))
-        given = (length + 2 * border - taps) // (taps if pool else 1 + stride) + 1
-        if not usual or given < 1:
-            given = draw(st.integers(1, 4))
-        # A field of 0 says 1 too.
-        zero = draw(st.booleans())
-        values |= {name: 0 if zero and v == 1 else v for name, v in ((mapped, length), (out, given), (kernel, taps))}
-        values |= {} if pool else {pad: border}
-    return values if pool else values | {"stride": stride}
 
 
 @st.composite
 def _moved(draw: st.DrawFn) -> dict[str, int]:
     """What LOAD and STORE know of a window."""
-    values = {name: draw(st.integers(0, 4)) for name in _MAP} if draw(st.booleans()) else {}
+    values = {name: draw(st.integers(0, 4)) for name in MAP} if draw(st.booleans()) else {}
     if draw(st.booleans()):
-        values |= {name: draw(st.integers(0, 3)) for name in _KERNEL}
+        values |= {name: draw(st.integers(0, 3)) for name in KERNEL}
     return values | {"bias": draw(st.integers(0, 1))}
 
 
@@ -301,72 +235,17 @@ def _terms(i: Instruction) -> int:
     return i.rows * i.cols * max(1, i.depth) * pixels * w.taps
 
 
-def _legalise(values: dict[str, Any]) -> None:
-    """A bias needs a term, or a column, beside it."""
-    if values.get("bias"):
-        short = "depth" if values["opcode"] is Opcode.FORWARD else "cols"
-        if values[short] < 2:
-            values["bias"] = 0
-
-
-def _shrink(values: dict[str, Any]) -> None:
-    """Halve the largest size; a map and its output together, so that they still go with one another."""
-    # Extents rather than rows and channels: three pixels show all that a window does, tiles need more than N elements.
-    weights = {"rows": 2, "cols": 2, "depth": 2} | dict.fromkeys(_EXTENTS, 3)
-    largest = max(weights, key=lambda name: weights[name] * values.get(name, 0) * (values.get(name, 0) > 1))
-    for name in {largest, largest.replace("map", "out")}:
-        if name in values:
-            values[name] = (values[name] + 1) // 2
-    _legalise(values)
-
-
 def _widths(rng: np.random.Generator, core: CoreParams, opcode: Opcode) -> dict[str, Any]:
     """Widths up to the core's, the core's own as often as not."""
-
-    def up_to(bits: int) -> int:
-        return bits if rng.integers(2) else int(rng.integers(2, bits + 1))
-
     width = {Opcode.FORWARD: core.activation_bits, Opcode.UPDATE: core.gradient_bits}.get(opcode, core.error_bits)
-    values: dict[str, Any] = {"width": up_to(width)} if "width" in USED[opcode] else {}
+    values: dict[str, Any] = {"width": up_to(rng, width)} if "width" in USED[opcode] else {}
     if opcode in (Opcode.FORWARD, Opcode.BACKWARD):
-        values["weight_width"] = up_to(core.weight_bits)
+        values["weight_width"] = up_to(rng, core.weight_bits)
         exact_fit = core.master_bits - values["weight_width"]
         values["weight_shift"] = int(min(exact_fit, 31) if rng.integers(2) else rng.integers(32))
         values["weight_rounding"] = Rounding(int(rng.integers(2)))
     if opcode is Opcode.UPDATE:
-        values["master_width"] = up_to(core.master_bits)
-    return values
-
-
-def _fits(core: CoreParams, instruction: Instruction) -> bool:
-    """Whether the operands fit their memories side by side, each with its smallest pitch."""
-    return all(sum(m.rows * m.row_words(core.n) for m in _in(instruction, k)) <= core.depth(k) for k in Memory)
-
-
-def _in(instruction: Instruction, memory: Memory) -> list[Matrix]:
-    return [m for m in instruction.matrices.values() if m.memory is memory]
-
-
-def _inside(core: CoreParams, matrix: Matrix) -> bool:
-    return matrix.base + matrix.words(core.n) <= core.depth(matrix.memory)
-
-
-def _placement(rng: np.random.Generator, core: CoreParams, instruction: Instruction) -> dict[str, int]:
-    """Bases and pitches: operands of one memory in any order, with gaps, apart from one another."""
-    values: dict[str, int] = {}
-    for memory in Memory:
-        operands = [(name, m) for name, m in instruction.matrices.items() if m.memory is memory]
-        rng.shuffle(operands)
-        free = core.depth(memory) - sum(m.rows * m.row_words(core.n) for _, m in operands)
-        base = 0
-        for name, m in operands:
-            words = m.row_words(core.n)
-            extra = int(rng.integers(0, min(3, free // m.rows) + 1)) if rng.integers(2) else 0
-            free -= extra * m.rows
-            gap = int(rng.integers(0, free + 1))
-            free -= gap
-            values |= {f"{name}_base": base + gap, f"{name}_pitch": words + extra}
-            base += gap + m.rows * (words + extra)
+        values["master_width"] = up_to(rng, core.master_bits)
     return values
 
 
@@ -402,28 +281,3 @@ def _scales(rng: np.random.Generator, core: CoreParams, i: Instruction) -> tuple
 def _steps(i: Instruction) -> int:
     """Terms of a sum, at most."""
     return i.depth * (i.window.out_pixels if i.opcode is Opcode.UPDATE else i.window.taps)
-
-
-def _seed(rng: np.random.Generator) -> int:
-    return int(rng.integers(1, 2**32))
-
-
-def _image(rng: np.random.Generator, core: CoreParams, memory: Memory) -> Image:
-    """A memory's contents: any words, small ones, or any with many extremes among them."""
-    half = 1 << (core.word_bits(memory) - 1)
-    shape = (core.depth(memory), core.n)
-    style = int(rng.integers(6))
-    if style == 0:
-        small = min(half, 4)
-        return rng.integers(-small, small, shape)
-    image = rng.integers(-half, half, shape)
-    if style <= 2:
-        extremes = np.array([-half, -half + 1, -1, 0, 1, half - 1])
-        where = rng.random(shape) < (0.9 if style == 1 else 0.1)
-        image = np.where(where, rng.choice(extremes, shape), image)
-    return image
-
-
-def on_any_core(strategy: Callable[..., st.SearchStrategy[Case]], **options: Any) -> st.SearchStrategy[Case]:
-    """`strategy(core, **options)` for every core `cores()` gives."""
-    return cores().flatmap(lambda core: strategy(core, **options))

@@ -19,16 +19,9 @@ from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import CoreParams
 from tests.reference import numbers
 from tests.reference.compare import expect_equal
+from tests.reference.drawing import Case, on_any_core
 from tests.reference.machine import ReferenceMachine
-from tests.reference.strategies import (
-    PASSES,
-    Case,
-    convolution_sequences,
-    moves,
-    on_any_core,
-    pass_instructions,
-    train_sequences,
-)
+from tests.reference.strategies import PASSES, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.reference.windows import operands
 
 TINY = CoreParams(n=4, act_depth=16, err_depth=16, wgt_depth=16)

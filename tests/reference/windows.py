@@ -92,8 +92,6 @@ def operands(i: Instruction) -> dict[str, Grid]:
             shapes["a"] = err, given * i.rows, (i.depth,)
             shapes["b"] = wgt, i.depth, weights(i.cols, 0)
             shapes["d"] = err, pixels * i.rows, (i.cols,)
-            if i.mask:
-                shapes["m"] = act, pixels * i.rows, (i.cols,)
         case Opcode.UPDATE:
             shapes["a"] = err, given * i.depth, (i.rows,)
             shapes["b"] = act, pixels * i.depth, (i.cols - i.bias,)
@@ -108,6 +106,33 @@ def operands(i: Instruction) -> dict[str, Grid]:
             shapes["a"] = err, given * i.rows, (i.cols,)
             shapes["b"] = act, pixels * i.rows, (i.cols,)
             shapes["d"] = err, pixels * i.rows, (i.cols,)
+        case Opcode.DW_FORWARD:
+            shapes["a"] = act, pixels * i.rows, (i.cols,)
+            shapes["b"] = wgt, taps + i.bias, (i.cols,)
+            shapes["d"] = act, given * i.rows, (i.cols,)
+        case Opcode.DW_BACKWARD:
+            shapes["a"] = err, given * i.rows, (i.cols,)
+            shapes["b"] = wgt, taps, (i.cols,)
+            shapes["d"] = err, pixels * i.rows, (i.cols,)
+        case Opcode.DW_UPDATE:
+            shapes["a"] = err, given * i.rows, (i.cols,)
+            shapes["b"] = act, pixels * i.rows, (i.cols,)
+            shapes["d"] = wgt, taps + i.bias, (i.cols,)
+        case Opcode.ADD:
+            shapes["a"] = shapes["b"] = shapes["d"] = i.memory, pixels * i.rows, (i.cols,)
+        case Opcode.MULTIPLY:
+            shapes["a"] = shapes["d"] = i.memory, pixels * i.rows, (i.cols,)
+            shapes["b"] = act, i.rows if i.broadcast else pixels * i.rows, (i.cols,)
+        case Opcode.REDUCE:
+            shapes["a"] = err, pixels * i.rows, (i.cols,)
+            shapes["b"] = act, pixels * i.rows, (i.cols,)
+            shapes["d"] = err, i.rows, (i.cols,)
+        case Opcode.LOOKUP:
+            shapes["a"] = shapes["d"] = act, pixels * i.rows, (i.cols,)
+    if i.constant:
+        del shapes["b"]
+    if i.mask and i.opcode is not Opcode.UNPOOL:
+        shapes["m"] = act, *shapes["d"][1:]
     return {
         name: Grid(
             memory=memory, base=getattr(i, f"{name}_base"), pitch=getattr(i, f"{name}_pitch"), rows=rows, groups=groups

@@ -19,7 +19,8 @@ from insitu.host.compiler.compile import compile_module
 from insitu.models.students import mlp
 from insitu.sim import cycles, timeline
 from insitu.sim.emulator import Emulator
-from tests.reference.strategies import Case, convolution_sequences, on_any_core, train_sequences
+from tests.reference.drawing import Case, on_any_core
+from tests.reference.strategies import convolution_sequences, train_sequences
 
 
 def program(sizes: list[int], batch: int, core: CoreParams) -> Program:

@@ -18,16 +18,9 @@ from insitu.sim import products
 from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
 from tests.reference.compare import expect_equal
+from tests.reference.drawing import Case, on_any_core
 from tests.reference.machine import ReferenceMachine, State
-from tests.reference.strategies import (
-    Case,
-    close_sums,
-    convolution_sequences,
-    moves,
-    on_any_core,
-    pass_instructions,
-    train_sequences,
-)
+from tests.reference.strategies import close_sums, convolution_sequences, moves, pass_instructions, train_sequences
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
