@@ -82,7 +82,9 @@ class Datapath(wiring.Component):
         self.params = params
         n = params.n
         kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in Memory}
-        self.memories: dict[Memory, Any] = {k: kind(n, params.depth(k), params.word_bits(k)) for k, kind in kinds.items()}
+        self.memories: dict[Memory, Any] = {
+            k: kind(n, params.depth(k), params.word_bits(k)) for k, kind in kinds.items()
+        }
         #: Of an address in any memory.
         self.bits = max(address_bits(params.depth(k)) for k in Memory)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)

@@ -135,7 +135,9 @@ class Decoder(wiring.Component):
             return own(FIELDS[name])
         codes, other = _FOLLOWS[name]
         same_word = FIELDS[name].word == FIELDS[other].word
-        return Mux(among(self.fields.opcode, codes), own(FIELDS[other]) if same_word else self.fields[other], own(FIELDS[name]))
+        return Mux(
+            among(self.fields.opcode, codes), own(FIELDS[other]) if same_word else self.fields[other], own(FIELDS[name])
+        )
 
     def _beyond(self, m: Module) -> Any:
         """Whether the instruction's table ends beyond the tables' memory."""

@@ -174,13 +174,21 @@ class Geometry(wiring.Component):
         bits = self.bits
         x, y, product = register(SIZE_BITS), register(16), register(SIZE_BITS + 16)
         m.d.sync += product.eq(x * y)
+        # Rows of B and D that are not those of a map.
+        b_apart, d_apart, b_rows, d_rows = register(), register(), register(16), register(16)
+        m.d.sync += [
+            b_apart.eq(weighted | f.broadcast),
+            b_rows.eq(Mux(rowed, taps + f.bias, Mux(forward, f.cols, Mux(backward, f.depth, f.rows)))),
+            d_apart.eq(update | kernel_update),
+            d_rows.eq(Mux(update, f.rows, kernel_rows)),
+        ]
         a_wide = Mux(gives, f.map_width, f.out_width)
         b_wide = Mux(weighted, f.kernel_width, f.map_width)
         b_pixel = Mux(weighted, o.group, o.b.pixel.address)
         rows = {
             "a": Mux(takes, given, mapped),
-            "b": Mux(forward, f.cols, Mux(backward, f.depth, Mux(rowed, kernel_rows, Mux(f.broadcast, f.rows, mapped)))),
-            "d": Mux(gives, given, Mux(update, f.rows, Mux(kernel_update, kernel_rows, mapped))),
+            "b": Mux(b_apart, b_rows, mapped),
+            "d": Mux(gives, given, Mux(d_apart, d_rows, mapped)),
             "m": Mux(gives, given, mapped),
         }
         begins = {

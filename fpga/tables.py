@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, signed
+from amaranth import Cat, Const, Module, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,9 +57,7 @@ class TableMemory(wiring.Component):
         captured, o = register(self.o.shape()), register(self.o.shape())
         m.d.comb += self.o.eq(o)
         # Every lane has these of its own.
-        drops, sizes, bases = (
-            copies(m, f[name], n, name) for name in ("table_drop", "table_bits", "table_base")
-        )
+        drops, sizes, bases = (copies(m, f[name], n, name) for name in ("table_drop", "table_bits", "table_base"))
         whole = FIELDS["table_base"].width
         for k, bank in enumerate(self.banks):
             m.submodules[f"bank_{k}"] = bank

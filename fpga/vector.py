@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import CONSTANT_MAX, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import ALIGN_MAX
-from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.passes import flag
 from insitu.fpga.tables import TableMemory
@@ -93,9 +92,7 @@ class VectorUnit(wiring.Component):
             counts.eq(self.valid & ~idle),
             first.eq(self.valid & ~self.extra),
             biased.eq(self.extra & kernel_row),
-            factor.eq(
-                Mux(add, Mux(self.extra, self.factor_b, self.factor_a), Mux(constant, f.constant, self.bias))
-            ),
+            factor.eq(Mux(add, Mux(self.extra, self.factor_b, self.factor_a), Mux(constant, f.constant, self.bias))),
         ]
         scaled = delay(m, add | constant | (kernel_update & self.extra), found_at + 1, "scaled", data=True)
         factors = delay(m, factor, found_at, "factor", data=True)
@@ -103,7 +100,8 @@ class VectorUnit(wiring.Component):
         m.d.sync += col_lanes.eq(self.col_lanes)
 
         # Every lane has these of its own, beside the words.
-        counting, keeping = copies(m, Cat(col_lanes[k] & counts for k in range(n)), 1, "counting")[0], copies(m, first, n, "keeping")
+        counting = copies(m, col_lanes & counts.replicate(n), 1, "counting")[0]
+        keeping = copies(m, first, n, "keeping")
         biases, turned = copies(m, biased, n, "biased"), copies(m, in_turn, n, "turned")
         looked, scales = copies(m, tabled, n, "looked"), copies(m, scaled[-1], n, "scaled")
         near = copies(m, multiply & ~in_act, n, "from_t")
@@ -129,9 +127,14 @@ class VectorUnit(wiring.Component):
             ]
             m.d.comb += self.look[k].eq(Mux(near[k], self.t[k], z))
 
-            left, right = register(signed(self.x_bits), name=f"left_{k}"), register(signed(self.y_bits), name=f"right_{k}")
-            raw, product = (
-                register(signed(self.x_bits + self.y_bits), name=f"{name}_{k}") for name in ("raw", "product")
+            left, right, raw, product = (
+                register(signed(bits), name=f"{name}_{k}")
+                for name, bits in (
+                    ("left", self.x_bits),
+                    ("right", self.y_bits),
+                    ("raw", self.x_bits + self.y_bits),
+                    ("product", self.x_bits + self.y_bits),
+                )
             )
             m.d.sync += [
                 left.eq(delay(m, x, found_at - 1, f"x_{k}", data=True)[-1]),
