@@ -49,9 +49,9 @@ LOSS_TAIL = 17
 #: POOL, UNPOOL: from the last word read, or the place of the last one written, to the last element being written.
 POOL_TAIL = 24
 #: Vector passes: from their last term to its sum entering the drain.
-TERM_TO_DRAIN = 20
+TERM_TO_DRAIN = 24
 #: LOOKUP: from the last word read to its element being written.
-LOOKUP_TAIL = 26
+LOOKUP_TAIL = 28
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 
@@ -123,15 +123,17 @@ def cost(instruction: Instruction, n: int) -> Cost:
 
 
 def terms(instruction: Instruction) -> npt.NDArray[np.int64]:
-    """Words that a vector pass reads for each row of D, one a cycle: int64 [rows of D]. An empty sum takes a cycle; two
-    operands in one memory are read one after the other."""
+    """Words that a vector pass reads for each row of D, one a cycle: int64 [rows of D]. An empty sum takes a cycle; what
+    lies in one memory is read one after the other: two operands, or a row of B in ACT and the mask's."""
     i, w = instruction, instruction.window
     if i.opcode is Opcode.DW_UPDATE:
         met = np.append((w.reads >= 0).sum(axis=0), [w.out_pixels] * i.bias)
         return np.asarray(np.maximum(1, met * i.rows), dtype=np.int64)
     if i.opcode in (Opcode.ADD, Opcode.MULTIPLY):
-        both = i.opcode is Opcode.ADD or i.memory is Memory.ACT
-        return np.full(i.d.rows, 1 + both, dtype=np.int64)
+        both = i.opcode is Opcode.ADD or i.memory is Memory.ACT or i.mask
+        return np.full(i.d.rows, 1 + bool(both), dtype=np.int64)
+    if i.opcode is Opcode.REDUCE:
+        return np.full(i.d.rows, w.taps + i.mask, dtype=np.int64)
     met = ((w.writes if i.opcode is Opcode.DW_BACKWARD else w.reads) >= 0).sum(axis=1)
     return np.repeat(np.maximum(1, met + i.bias), i.rows)
 

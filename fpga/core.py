@@ -95,6 +95,8 @@ class Core(wiring.Component):
             datapath.update_shift.eq(exponents.update_shift),
             datapath.loss_shift.eq(exponents.loss_shift),
             datapath.bias.eq(exponents.bias),
+            datapath.factor_a.eq(exponents.factor_a),
+            datapath.factor_b.eq(exponents.factor_b),
             datapath.seed.eq(registers.seed),
             datapath.begin.eq(sequencer.begin),
             datapath.build.eq(sequencer.build),

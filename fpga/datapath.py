@@ -12,8 +12,9 @@ from insitu.arch import timing
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
-from insitu.arch.numbers import Rounding
+from insitu.arch.numbers import ALIGN_MAX, Rounding
 from insitu.arch.params import CoreParams
+from insitu.fpga import passes
 from insitu.fpga.array import MacArray
 from insitu.fpga.common import FieldsLayout, copies, delay, register
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
@@ -23,12 +24,15 @@ from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
 from insitu.fpga.operands import Operands
+from insitu.fpga.passes import flag
 from insitu.fpga.pool import Pool
 from insitu.fpga.random import LaneGenerators
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.shift import ShiftControl
+from insitu.fpga.tables import TableMemory
 from insitu.fpga.tiles import RowWalker
 from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
+from insitu.fpga.vector import VectorUnit
 from insitu.fpga.weights import WeightPort
 from insitu.fpga.window import WindowWalker
 
@@ -45,6 +49,9 @@ STEP_TO_LANES = RAW + WeightPort.LATENCY + Rotator.LATENCY
 ROW_TO_MEMORY = NARROW_LATENCY + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 #: From an address of the mask to its flags in the lanes.
 MASK_LATENCY = RAW + 1 + Rotator.LATENCY
+#: From the last step of a vector pass' row to its go. Its mask is read with it: there may be no other time.
+STEP_TO_GO = STEP_TO_LANES + VectorUnit.LATENCY - 2
+MASK_WAITS = STEP_TO_GO + 1 - WeightPort.LATENCY - MASK_LATENCY
 
 assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
 assert timing.DRAIN_TO_MEMORY == ROW_TO_MEMORY
@@ -53,6 +60,10 @@ assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
 assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 # A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
 assert timing.POOL_TAIL == 1 + STEP_TO_LANES + 2 + timing.LOAD_TAIL - 1
+# A step's register, its go; of that the pop's and the row's.
+assert timing.TERM_TO_DRAIN == 1 + STEP_TO_GO + 2
+# As POOL's, but for the words' way through the tables.
+assert timing.LOOKUP_TAIL == timing.POOL_TAIL - 2 + TableMemory.LATENCY
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -70,7 +81,10 @@ class Datapath(wiring.Component):
     def __init__(self, params: CoreParams) -> None:
         self.params = params
         n = params.n
-        self.memories = {k: BankedMemory(n, params.depth(k), params.word_bits(k)) for k in Memory}
+        kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in Memory}
+        self.memories: dict[Memory, Any] = {
+            k: kind(n, params.depth(k), params.word_bits(k)) for k, kind in kinds.items()
+        }
         #: Of an address in any memory.
         self.bits = max(address_bits(params.depth(k)) for k in Memory)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
@@ -82,6 +96,8 @@ class Datapath(wiring.Component):
                 "update_shift": In(signed(7)),
                 "loss_shift": In(6),
                 "bias": In(params.activation_bits),
+                "factor_a": In(ALIGN_MAX + 1),
+                "factor_b": In(ALIGN_MAX + 1),
                 "spread": Out(self.drain_bits),
                 "seed": In(32),
                 "begin": In(1),
@@ -112,22 +128,33 @@ class Datapath(wiring.Component):
         is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
-        update, loss_op = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
+        loss_op = is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
         pool_op, unpool_op = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
-        weights_read, product, walks = Signal(), Signal(), Signal()
+        lookup_op = is_op[Opcode.LOOKUP]
+        update, product = flag(m, f.opcode, "update", *passes.TO_TAPS), flag(m, f.opcode, "product", *passes.PRODUCTS)
+        sums = flag(m, f.opcode, "sums", *passes.SUMS)
+        walks = flag(m, f.opcode, "walks", *passes.PRODUCTS, *passes.POOLS, *passes.VECTOR)
+        # Which memories ADD and MULTIPLY have is theirs to say.
+        named = passes.among(f.opcode, (Opcode.ADD, Opcode.MULTIPLY))
+        of_act = f.memory == Memory.ACT
+        weights_read, a_act, b_act, to_act, rest = register(), register(), register(), register(), register()
         m.d.sync += [
-            weights_read.eq(forward | backward),
-            product.eq(forward | backward | update),
-            walks.eq(forward | backward | update | pool_op | unpool_op),
+            weights_read.eq(passes.among(f.opcode, passes.WEIGHTED) & (f.constant == 0)),
+            a_act.eq(passes.among(f.opcode, passes.A_IN_ACT) | (named & of_act)),
+            b_act.eq(passes.among(f.opcode, passes.B_IN_ACT) | ((f.opcode == Opcode.MULTIPLY) & ~of_act)),
+            to_act.eq(passes.among(f.opcode, passes.TO_ACT) | (named & of_act)),
+            # An extra step is the mask's.
+            rest.eq((f.opcode == Opcode.REDUCE) | ((f.opcode == Opcode.MULTIPLY) & ~of_act)),
         ]
 
         # Engines find the banks by these submodules' names: no wire here may be called the same.
         banks = self.memories
         for name, bank in banks.items():
             m.submodules[name.name.lower()] = bank
-            m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
-        act, err, wgt = banks[Memory.ACT], banks[Memory.ERR], banks[Memory.WGT]
+            if name is not Memory.TAB:
+                m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
+        act, err, wgt, tab = (banks[name] for name in Memory)
 
         # Static while an instruction runs, like the flags.
         read_base, read_pitch = register(bits), register(12)
@@ -186,9 +213,9 @@ class Datapath(wiring.Component):
             writer.by_rows.eq(loss_op | load),
             beats.start.eq(start_stream),
             beats.shape.eq(shape),
-            reader.singly.eq(store),
-            pop.singly.eq(loss_op),
-            writer.singly.eq(loss_op | load | pool_op),
+            reader.singly.eq(store | sums),
+            pop.singly.eq(loss_op | sums),
+            writer.singly.eq(loss_op | load | pool_op | sums | lookup_op),
             self.work.eq(issue.work),
         ]
         for walker, start in zip((reader, pop, writer), start_rows, strict=True):
@@ -197,10 +224,10 @@ class Datapath(wiring.Component):
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
         step = issue.step
         late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
-        late_valid = delay(m, step.valid, WeightPort.LATENCY, "late_valid")[-1]
+        late_valid = delay(m, step.valid & ~(step.extra & rest), WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
         feeds = {
-            Memory.ACT: (backward & f.mask) | (store & (f.memory == Memory.ACT)),
+            Memory.ACT: ((backward | sums) & f.mask) | (store & of_act),
             Memory.ERR: store & (f.memory == Memory.ERR),
             Memory.WGT: update | (store & (f.memory == Memory.WGT)),
         }
@@ -228,9 +255,8 @@ class Datapath(wiring.Component):
             Memory.ACT,
             late_valid & forward,
             late.a.turn,
-            (late_valid & forward, late.a.address),
-            (late_valid & (update | unpool_op), late.b.address),
-            (late_valid & pool_op, late.a.address),
+            (late_valid & a_act, late.a.address),
+            (late_valid & b_act, late.b.address),
             (walk.read, walk.a),
             (reads_of[Memory.ACT], reader.address),
         )
@@ -238,7 +264,7 @@ class Datapath(wiring.Component):
             Memory.ERR,
             late_valid & backward,
             late.a.turn,
-            (late_valid & ~forward & ~pool_op, late.a.address),
+            (late_valid & ~a_act, late.a.address),
             (walk.read, walk.b),
             (reads_of[Memory.ERR], reader.address),
         )
@@ -252,6 +278,9 @@ class Datapath(wiring.Component):
 
         m.submodules.operands = operands = Operands(params)
         m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
+        m.submodules.vector = vector = VectorUnit(
+            n, operands.act_bits, operands.err_bits, params.weight_bits, params.accumulator_bits
+        )
         m.d.comb += [
             operands.fields.eq(f),
             operands.shape.eq(shape),
@@ -273,7 +302,7 @@ class Datapath(wiring.Component):
             array.a.eq(operands.a),
             array.b.eq(operands.b),
             array.pop.eq(pop.valid),
-            self.overflow.eq(array.overflow),
+            self.overflow.eq(array.overflow | vector.overflow),
         ]
 
         # LOSS.
@@ -298,12 +327,33 @@ class Datapath(wiring.Component):
         m.d.comb += [
             pool.unpool.eq(unpool_op),
             pool.mask.eq(f.mask),
-            pool.valid.eq(delay(m, step.valid & ~product, STEP_TO_LANES, "pooled")[-1]),
+            pool.valid.eq(delay(m, step.valid & (pool_op | unpool_op), STEP_TO_LANES, "pooled")[-1]),
             pool.last.eq(last[STEP_TO_LANES]),
             pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
             *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
             *(pool.y[k].eq(operands.z[k]) for k in range(n)),
             pool.segment.eq(patches.segment),
+        ]
+
+        # The vector passes.
+        ahead = STEP_TO_LANES - VectorUnit.AHEAD
+        in_ragged = delay(m, step.right, ahead, "in_ragged", data=True)[-1]
+        m.d.comb += [
+            vector.fields.eq(f),
+            vector.bias.eq(self.bias),
+            vector.factor_a.eq(self.factor_a),
+            vector.factor_b.eq(self.factor_b),
+            vector.clear.eq(array.clear),
+            vector.valid.eq(delay(m, step.valid & (sums | lookup_op), ahead, "vector")[-1]),
+            vector.zero.eq(delay(m, step.zero, ahead, "vector_zero", data=True)[-1]),
+            vector.extra.eq(delay(m, step.extra, ahead, "extra", data=True)[-1]),
+            vector.last.eq(last[ahead]),
+            vector.col_lanes.eq(ragged | ~in_ragged.replicate(n)),
+            *(vector.z[k].eq(operands.z[k]) for k in range(n)),
+            *(vector.t[k].eq(operands.t[k]) for k in range(n)),
+            vector.found.eq(tab.o),
+            tab.fields.eq(f),
+            tab.x.eq(vector.look),
         ]
 
         # Drain.
@@ -315,7 +365,8 @@ class Datapath(wiring.Component):
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
         m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
-        from_loss = copies(m, loss_op, n, "from_loss")
+        from_loss, from_vector = copies(m, loss_op, n, "from_loss"), copies(m, sums, n, "from_vector")
+        waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited", data=True)[-1]
         positive = register(n)
         m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
         m.d.comb += [
@@ -336,8 +387,11 @@ class Datapath(wiring.Component):
             drain.delta_fit.sign.eq(1 << (drain.delta_bits - 1)),
             drain.valid.eq(pop.valid),
             drain.col_lanes.eq(pop.col_lanes),
-            *(drain.mask[k].eq(mask.o[k]) for k in range(n)),
-            *(drain.row[k].eq(Mux(from_loss[k], unit.acc[k], array.row[k])) for k in range(n)),
+            *(drain.mask[k].eq(Mux(from_vector[k], waited[k], mask.o[k])) for k in range(n)),
+            *(
+                drain.row[k].eq(Mux(from_loss[k], unit.acc[k], Mux(from_vector[k], vector.sums[k], array.row[k])))
+                for k in range(n)
+            ),
             drain.r0.eq(generators.r0),
             drain.r1.eq(generators.r1),
             self.spread.eq(drain.spread),
@@ -347,13 +401,14 @@ class Datapath(wiring.Component):
         # The way back.
         m.submodules.transfer = transfer = Transfer(params, self._moved, drain.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
-        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go
+        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go | vector.go
+        found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
         writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
-        pools = copies(m, pool_op | unpool_op, n, "pools")
+        pools, looked_up = copies(m, pool_op | unpool_op, n, "pools"), copies(m, lookup_op, n, "looked_up")
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
         m.d.comb += [
@@ -361,7 +416,11 @@ class Datapath(wiring.Component):
             self.beat_ready.eq(load & beats.more),
             beats.step.eq(accepted | asked),
             writer.go.eq(
-                Mux(load, accepted, Mux(pool_op, pool.go, Mux(update, go[writing + UPDATE_LATENCY], go[writing])))
+                Mux(
+                    load,
+                    accepted,
+                    (pool_op & pool.go) | found_go | Mux(update, go[writing + UPDATE_LATENCY], go[writing]),
+                )
             ),
             reader.go.eq(
                 Mux(
@@ -370,12 +429,15 @@ class Datapath(wiring.Component):
                     Mux(
                         update,
                         go[writing + UPDATE_LATENCY + 1 + Rotator.LATENCY - WORDS],
-                        last[STEP_TO_POP - 1 - MASK_LATENCY],
+                        Mux(sums, last[WeightPort.LATENCY - 1], last[STEP_TO_POP - 1 - MASK_LATENCY]),
                     ),
                 )
             ),
             transfer.fields.eq(f),
-            *(transfer.value[k].eq(Mux(pools[k], pool.value[k], drain.value[k])) for k in range(n)),
+            *(
+                transfer.value[k].eq(Mux(pools[k], pool.value[k], Mux(looked_up[k], tab.o[k], drain.value[k])))
+                for k in range(n)
+            ),
             transfer.delta.eq(drain.delta),
             transfer.words.eq(words),
             transfer.beat_in.as_value().eq(beat),
@@ -397,7 +459,7 @@ class Datapath(wiring.Component):
         for k in range(n):
             m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], wgt.o[k])))
 
-        target = Mux(load, f.memory, Mux(forward | pool_op, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        target = Mux(load, f.memory, Mux(to_act, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
             targeted = Signal(name=f"to_{name.name.lower()}")
             m.d.sync += targeted.eq(target == name)
@@ -411,7 +473,7 @@ class Datapath(wiring.Component):
         tail = Signal(range(timing.UPDATE_TO_MEMORY + 2))
         with m.If(pop.valid & pop.last):
             m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
-        with m.Elif(((load | pool_op) & writer.valid & writer.last) | (pool.put & pool.final)):
+        with m.Elif(((load | pool_op | lookup_op) & writer.valid & writer.last) | (pool.put & pool.final)):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)

@@ -10,12 +10,14 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Role
-from insitu.arch.isa import FIELDS, USED, WORDS, Opcode
+from insitu.arch.isa import CONSTANT_MAX, FIELDS, TABLE_BITS, USED, WORDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, any_of, register
 from insitu.fpga.geometry import FIRST_WORD, SETTLE, VERDICT, Geometry, GeometryLayout
 from insitu.fpga.memory import address_bits
+from insitu.fpga.passes import among
 
 #: From the last word given to a verdict, and to all that Geometry makes: two registers, then its operations, which
 #: begin before that word.
@@ -24,6 +26,13 @@ GEOMETRY_LATENCY = 1 + SETTLE - (WORDS - 1 - FIRST_WORD)
 #: Extents of a window: 0 stands for 1.
 EXTENTS = tuple(f"{what}_{axis}" for what in ("map", "out", "kernel") for axis in ("height", "width"))
 _CODES = [int(code) for code in Opcode]
+#: What a constant stands in the place of.
+_REPLACED = ("bias", "weight_rounding", "weight_width", "weight_shift", "b_base", "b_pitch", "sb")
+#: Extents that follow from others: of output and map where they are one, of REDUCE's kernel.
+_FOLLOWS = {
+    **{f"out_{axis}": (passes.SAME_MAP, f"map_{axis}") for axis in ("height", "width")},
+    **{f"kernel_{axis}": ((Opcode.REDUCE,), f"map_{axis}") for axis in ("height", "width")},
+}
 
 
 def fields(opcode: Opcode) -> tuple[str, ...]:
@@ -47,13 +56,15 @@ class Decoder(wiring.Component):
     """Words to fields, and what arch/check.py and Instruction.decode say of them.
 
     capture: `word` is word number `index`; from word FIRST_WORD on they come one a cycle. fields: two cycles after the
-    last capture; an extent of a window that is 0 is shown as 1. illegal, misplaced: valid CHECK_LATENCY cycles after
-    the last capture, until the next word 0. geometry: complete GEOMETRY_LATENCY cycles after it.
+    last capture; an extent of a window that is 0 is shown as 1, and one that the opcode does not read but has as it is
+    for arch/isa.py's `window`. illegal, misplaced: valid CHECK_LATENCY cycles after the last capture, until the next
+    word 0. geometry: complete GEOMETRY_LATENCY cycles after it.
 
-    illegal: no opcode; a reserved bit, or one of a field the opcode does not read, or `exact`; memory 3; no rows,
-    columns or depth (two terms with FORWARD's bias, two columns with UPDATE's); width, weight_width, master_width
-    under 2 or above the core's. misplaced: an operand ends beyond its memory, or its rows overlap. That is all the
-    emulator refuses, but for `exact`.
+    illegal: a reserved bit, or one of a field the opcode does not read, or `exact`; a memory that the opcode does not
+    take, ReLU or mask of the other one; no rows, columns or depth (two terms with FORWARD's bias, two columns with
+    UPDATE's); width, weight_width, master_width under 2 or above the core's; a constant that is too large or has
+    something beside it; a table of too few or many words, or not at a multiple of them. misplaced: an operand or a
+    table ends beyond its memory, or an operand's rows overlap. That is all the emulator refuses, but for `exact`.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -87,8 +98,7 @@ class Decoder(wiring.Component):
                     for name, field in FIELDS.items():
                         if field.word == w:
                             value = word[field.lsb : field.lsb + field.width]
-                            # An extent of 0 stands for 1.
-                            m.d.sync += f[name].eq(Mux(value.any(), value, 1) if name in EXTENTS else value)
+                            m.d.sync += f[name].eq(self._extent(name, word) if name in EXTENTS else value)
         # A cycle to look up which bits may be set, one to look at those that are.
         looked, first = Signal(), Signal()
         shown, mask, strange = register(32), register(32), register()
@@ -109,38 +119,86 @@ class Decoder(wiring.Component):
             geometry.fields.eq(f),
             geometry.clear.eq(taken & (index < FIRST_WORD)),
             geometry.first.eq(taken & (index == FIRST_WORD)),
-            self.misplaced.eq(geometry.misplaced),
+            self.misplaced.eq(geometry.misplaced | self._beyond(m)),
             self.geometry.eq(geometry.o),
         ]
         return m
+
+    def _extent(self, name: str, word: Any) -> Any:
+        """An extent of the window in a word: 0 stands for 1, and some follow from the map's."""
+
+        def own(field: Any) -> Any:
+            value = word[field.lsb : field.lsb + field.width]
+            return Mux(value.any(), value, 1)
+
+        if name not in _FOLLOWS:
+            return own(FIELDS[name])
+        codes, other = _FOLLOWS[name]
+        same_word = FIELDS[name].word == FIELDS[other].word
+        return Mux(
+            among(self.fields.opcode, codes), own(FIELDS[other]) if same_word else self.fields[other], own(FIELDS[name])
+        )
+
+    def _beyond(self, m: Module) -> Any:
+        """Whether the instruction's table ends beyond the tables' memory."""
+        f = self.fields
+        words, end, has, beyond = register(1 + TABLE_BITS[1]), register(2 + TABLE_BITS[1]), register(), register()
+        m.d.sync += [
+            words.eq(1 << f.table_bits),
+            end.eq(f.table_base + words),
+            has.eq(f.table_bits != 0),
+            beyond.eq(has & (end > self.params.tab_depth)),
+        ]
+        return beyond
 
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""
         f, params = self.fields, self.params
         is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
-        forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
-        update, loss = is_op[Opcode.UPDATE], is_op[Opcode.LOSS]
+        constant = Signal()
+        m.d.sync += constant.eq(f.constant != 0)
+        to_act, to_err, to_wgt = Signal(), Signal(), Signal()
+        named = Signal()
         limit = Signal(range(17))
-        m.d.sync += limit.eq(any_of([Mux(is_op[code], params.width(role), 0) for code, role in WIDTH_ROLE.items()]))
         product, narrows, weights, updates, moves = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
-            product.eq(forward | backward | update),
-            narrows.eq(forward | backward | update | loss),
-            weights.eq(forward | backward),
-            updates.eq(update),
+            # What a pass narrows, by where it goes.
+            named.eq(is_op[Opcode.ADD] | is_op[Opcode.MULTIPLY]),
+            to_act.eq(is_op[Opcode.FORWARD] | is_op[Opcode.DW_FORWARD] | (named & (f.memory == Memory.ACT))),
+            to_wgt.eq(is_op[Opcode.UPDATE] | is_op[Opcode.DW_UPDATE]),
+            to_err.eq(~(to_act | to_wgt)),
+            limit.eq(
+                any_of(
+                    [
+                        Mux(to, params.width(WIDTH_ROLE[memory]), 0)
+                        for memory, to in ((Memory.ACT, to_act), (Memory.ERR, to_err), (Memory.WGT, to_wgt))
+                    ]
+                )
+            ),
+            product.eq(any_of([is_op[code] for code in passes.PRODUCTS])),
+            narrows.eq(any_of([is_op[code] for code in Opcode if "width" in USED[code]])),
+            weights.eq(any_of([is_op[code] for code in passes.WEIGHTED]) & ~constant),
+            updates.eq(to_wgt),
             moves.eq(is_op[Opcode.LOAD] | is_op[Opcode.STORE]),
         ]
+        low, high = TABLE_BITS
+        table_mask = register(TABLE_BITS[1])
+        m.d.sync += table_mask.eq(Cat(f.table_bits > k for k in range(TABLE_BITS[1])))
         # Each a register; what is above is some cycles younger than the opcode, which comes first.
         wrong = [
             ~is_op[Opcode.HALT] & ((f.rows == 0) | (f.cols == 0)),
-            f.memory == 3,
+            is_op[Opcode.STORE] & (f.memory == Memory.TAB),
+            named & (f.memory[1] | (f.relu & f.memory[0]) | (f.mask & ~f.memory[0])),
             product & (f.depth == 0),
             narrows & ((f.width < 2) | (f.width > limit)),
             weights & ((f.weight_width < 2) | (f.weight_width > params.width(Role.WEIGHT))),
             updates & ((f.master_width < 2) | (f.master_width > params.width(Role.MASTER))),
-            (updates | moves) & f.bias & (f.cols == 1),
-            weights & f.bias & (f.depth == 1),
+            (is_op[Opcode.UPDATE] | moves) & f.bias & (f.cols == 1),
+            is_op[Opcode.FORWARD] & f.bias & (f.depth == 1),
+            constant & ((f.constant > CONSTANT_MAX) | any_of([f[name].any() for name in _REPLACED])),
+            (is_op[Opcode.LOOKUP] & (f.table_bits < low)) | (f.table_bits == 1) | (f.table_bits > high),
+            (f.table_base & table_mask).any(),
         ]
         unfit = Signal(len(wrong))
         m.d.sync += unfit.eq(Cat(wrong))

@@ -9,10 +9,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.generator import STREAMS
-from insitu.arch.isa import FIELDS, Opcode
+from insitu.arch.isa import FIELDS
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, any_of, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
+from insitu.fpga.passes import among
 from insitu.fpga.shift import RoundShift, ShiftLayout, ShiftShape
 
 #: From a row to its narrowed elements, and from those to the masters' decrements.
@@ -61,7 +63,7 @@ class Drain(wiring.Component):
         m = Module()
         n, f = self.n, self.fields
         is_update = Signal()
-        m.d.sync += is_update.eq(f.opcode == Opcode.UPDATE)
+        m.d.sync += is_update.eq(among(f.opcode, passes.TO_TAPS))
         # valid[1]: the row is there; valid[1 + NARROW_LATENCY]: its elements are.
         valid = delay(m, self.valid, 1 + NARROW_LATENCY, "valid")
         m.d.comb += self.step.eq(Cat(valid[1], valid[1 + NARROW_LATENCY] & is_update))

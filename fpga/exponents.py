@@ -10,9 +10,19 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
 from insitu.arch.loss import FRACTION_BITS, LOG2E_BITS, PROBABILITY_BITS, SCALE_SHIFT_MAX, SCALE_SHIFT_MIN
-from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
+from insitu.arch.numbers import (
+    ALIGN_MAX,
+    EXPONENT_MAX,
+    EXPONENT_MIN,
+    SHIFT_MAX,
+    SHIFT_MIN,
+    UPDATE_SHIFT_MAX,
+    UPDATE_SHIFT_MIN,
+)
 from insitu.arch.params import SCALES
-from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay
+from insitu.fpga import passes
+from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay, register
+from insitu.fpga.passes import among
 
 
 class ScaleRegisters(wiring.Component):
@@ -71,11 +81,12 @@ class Exponents(wiring.Component):
     """Reads an instruction's scale registers and derives everything static.
 
     slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. The outputs are registers, right SETTLE
-    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. following:
-    range_exponent of `spread`, or `target` where it is zero, five cycles after spread.
+    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. factor_a, factor_b:
+    what ADD multiplies its operands by. following: range_exponent of `spread`, or `target` where it is zero, five
+    cycles after spread.
     """
 
-    SETTLE = 6
+    SETTLE = 8
 
     def __init__(self, activation_bits: int, spread_bits: int) -> None:
         self.activation_bits, self.spread_bits = activation_bits, spread_bits
@@ -89,6 +100,8 @@ class Exponents(wiring.Component):
                 "update_shift": Out(signed(7)),
                 "loss_shift": Out(6),
                 "bias": Out(activation_bits),
+                "factor_a": Out(ALIGN_MAX + 1),
+                "factor_b": Out(ALIGN_MAX + 1),
                 "target": Out(signed(8)),
                 "spread": In(spread_bits),
                 "following": Out(signed(8)),
@@ -111,21 +124,25 @@ class Exponents(wiring.Component):
         with m.Switch(slot):
             with m.Case(1):
                 m.d.sync += sd.eq(Mux(f.track, following, exponent))
-            for slot, register in ((2, sa), (3, sb), (4, sm)):
+            for slot, operand in ((2, sa), (3, sb), (4, sm)):
                 with m.Case(slot):
-                    m.d.sync += register.eq(Mux(again, sd, exponent))
+                    m.d.sync += operand.eq(Mux(again, sd, exponent))
 
-        is_forward, is_loss, partial = Signal(), Signal(), Signal(signed(11))
-        weight_shift = Signal(5)
+        is_forward, is_loss, is_add, partial = Signal(), Signal(), Signal(), Signal(signed(11))
+        weight_shift, other = Signal(5), Signal(signed(8))
+        from_a = self._align(m, sa, sb)
         source, update, bias, scaling = (
             Signal(signed(11), name=name) for name in ("source", "update", "bias_shift", "scaling")
         )
         m.d.sync += [
-            is_forward.eq(f.opcode == Opcode.FORWARD),
+            is_forward.eq(among(f.opcode, passes.TO_OUTPUT)),
             is_loss.eq(f.opcode == Opcode.LOSS),
-            weight_shift.eq(Mux((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD), f.weight_shift, 0)),
-            partial.eq(Mux(is_loss, -PROBABILITY_BITS, sa + weight_shift)),
-            source.eq(sb + partial),
+            is_add.eq(f.opcode == Opcode.ADD),
+            weight_shift.eq(Mux(among(f.opcode, passes.WEIGHTED), f.weight_shift, 0)),
+            partial.eq(Mux(is_loss, -PROBABILITY_BITS, Mux(is_add, 0, sa + weight_shift))),
+            # B's, that of a constant, or the lesser one of what is added.
+            other.eq(Mux(is_add & from_a, sa, Mux(f.constant != 0, f.bias_exponent, sb))),
+            source.eq(other + partial),
             update.eq(sm - sd + f.lr_shift),
             bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
             scaling.eq(LOG2E_BITS - FRACTION_BITS - SCALE_SHIFT_MIN - sa),
@@ -158,3 +175,21 @@ class Exponents(wiring.Component):
             self.following.eq(Mux(some[1], clamped(next_exponent, EXPONENT_MIN, EXPONENT_MAX), sd)),
         ]
         return m
+
+    def _align(self, m: Module, sa: Value, sb: Value) -> Value:
+        """`alignment` of arch/numbers.py: the factors; whether the sum's exponent is A's, two cycles after both."""
+        apart = Signal(signed(9), name="apart")
+        a_finer, near, from_a = register(name="a_finer"), register(name="near"), register(name="from_a")
+        distance = register(4, name="distance")
+        far = Mux(apart[-1], -apart, apart)[:8]
+        power = (Const(1, 1) << distance)[: ALIGN_MAX + 1]
+        m.d.sync += [
+            apart.eq(sa - sb),
+            a_finer.eq(apart[-1]),
+            near.eq(far <= ALIGN_MAX),
+            distance.eq(far),
+            from_a.eq(apart[-1] == (far <= ALIGN_MAX)),
+            self.factor_a.eq(Mux(a_finer, near, Mux(near, power, 1))),
+            self.factor_b.eq(Mux(a_finer, Mux(near, power, 1), near)),
+        ]
+        return from_a

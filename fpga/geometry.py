@@ -12,7 +12,9 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, register
+from insitu.fpga.passes import among
 from insitu.fpga.tiles import ShapeLayout
 
 #: Bits of a size that is checked; more than these are shown as all ones, which no memory has.
@@ -63,7 +65,8 @@ class GeometryLayout(data.StructLayout):
     """What stays while an instruction runs.
 
     matrix: what it drains or moves. span: steps of a tap (FORWARD, BACKWARD) or a pixel (UPDATE). several: the kernel
-    has several taps. group, grouped: words of a tap's weights, and of all taps'. a: of A's pixels; b: of B's pixels or
+    has several taps. group, grouped: words of a tap's weights, and of all taps', from tap to tap if these are rows;
+    taps_turn: taps modulo N. a: of A's pixels; b: of B's pixels or
     taps; d: of D's pixels in UNPOOL. tap_*, place_*: where a walk begins: with this tap (in UPDATE this map pixel) and
     this map pixel (in BACKWARD and UPDATE this output pixel).
     """
@@ -77,6 +80,7 @@ class GeometryLayout(data.StructLayout):
                 "several": unsigned(1),
                 "group": unsigned(bits),
                 "grouped": unsigned(bits),
+                "taps_turn": unsigned(n.bit_length() - 1),
                 "a": stride,
                 "b": stride,
                 "d": stride,
@@ -123,10 +127,20 @@ class Geometry(wiring.Component):
         is_op = {op: register(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
         forward, backward, update = (is_op[op] for op in (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE))
-        pool, unpool = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
+        unpool, kernel_update = is_op[Opcode.UNPOOL], is_op[Opcode.DW_UPDATE]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
         weighted, pools, moved = register(), register(), register()
-        m.d.sync += [weighted.eq(forward | backward), pools.eq(pool | unpool), moved.eq(load | store)]
+        # A, or D, is a map as large as the output; B is a kernel's rows; tiles are rows.
+        gives, takes, rowed, rowwise = register(), register(), register(), register()
+        m.d.sync += [
+            weighted.eq(among(f.opcode, passes.WEIGHTED)),
+            pools.eq(is_op[Opcode.POOL] | unpool),
+            moved.eq(load | store),
+            gives.eq(among(f.opcode, (*passes.TO_OUTPUT, Opcode.POOL))),
+            takes.eq(among(f.opcode, (*passes.TO_MAP, *passes.TO_TAPS, Opcode.UNPOOL))),
+            rowed.eq(among(f.opcode, passes.KERNEL_ROWS)),
+            rowwise.eq(among(f.opcode, passes.ROWWISE)),
+        ]
 
         # Rows of a pixel, columns of a group of weights, and what is walked.
         samples, grouped_cols = Signal(16), register(16)
@@ -136,19 +150,23 @@ class Geometry(wiring.Component):
             o.several.eq((f.kernel_height != 1) | (f.kernel_width != 1)),
             apart.eq(f.bias & o.several),
             grouped_cols.eq(Mux(forward, f.depth, f.cols) - apart),
-            o.group.eq((grouped_cols + (n - 1)) >> log),
-            o.span.eq(Mux(pools, 1, Mux(forward, grouped_cols, f.depth))),
+            o.group.eq(Mux(rowed, f.b_pitch, (grouped_cols + (n - 1)) >> log)),
+            o.span.eq(Mux(rowwise, 1, Mux(forward, grouped_cols, Mux(kernel_update, f.rows, f.depth)))),
         ]
-        map_pixels, out_pixels, taps = register(16), register(16), register(16)
+        map_pixels, out_pixels, taps, kernel_rows = register(16), register(16), register(16), register(16)
         mapped, given, grouped = register(SIZE_BITS), register(SIZE_BITS), register(SIZE_BITS)
         in_groups = update | moved
+        to_map = register()
+        m.d.sync += to_map.eq(among(f.opcode, (*passes.TO_MAP, Opcode.UNPOOL)))
         m.d.sync += [
-            o.matrix.rows.eq(f.rows),
+            kernel_rows.eq(taps + f.bias),
+            o.matrix.rows.eq(Mux(kernel_update, kernel_rows, f.rows)),
             o.matrix.cols.eq(Mux(in_groups, grouped_cols, f.cols)),
             o.matrix.groups.eq(Mux(in_groups, taps, 1)),
             o.matrix.tail.eq(in_groups & apart),
-            o.matrix.pixels.eq(Mux(forward | pool, out_pixels, Mux(backward | unpool | moved, map_pixels, 1))),
+            o.matrix.pixels.eq(Mux(gives, out_pixels, Mux(to_map | moved, map_pixels, 1))),
             o.grouped.eq(grouped),
+            o.taps_turn.eq(taps),
         ]
         self._begin(m, o)
 
@@ -156,14 +174,22 @@ class Geometry(wiring.Component):
         bits = self.bits
         x, y, product = register(SIZE_BITS), register(16), register(SIZE_BITS + 16)
         m.d.sync += product.eq(x * y)
-        a_wide = Mux(forward | pool, f.map_width, f.out_width)
+        # Rows of B and D that are not those of a map.
+        b_apart, d_apart, b_rows, d_rows = register(), register(), register(16), register(16)
+        m.d.sync += [
+            b_apart.eq(weighted | f.broadcast),
+            b_rows.eq(Mux(rowed, taps + f.bias, Mux(forward, f.cols, Mux(backward, f.depth, f.rows)))),
+            d_apart.eq(update | kernel_update),
+            d_rows.eq(Mux(update, f.rows, kernel_rows)),
+        ]
+        a_wide = Mux(gives, f.map_width, f.out_width)
         b_wide = Mux(weighted, f.kernel_width, f.map_width)
         b_pixel = Mux(weighted, o.group, o.b.pixel.address)
         rows = {
-            "a": Mux(backward | update | unpool, given, mapped),
-            "b": Mux(forward, f.cols, Mux(backward, f.depth, mapped)),
-            "d": Mux(forward | pool, given, Mux(update, f.rows, mapped)),
-            "m": mapped,
+            "a": Mux(takes, given, mapped),
+            "b": Mux(b_apart, b_rows, mapped),
+            "d": Mux(gives, given, Mux(d_apart, d_rows, mapped)),
+            "m": Mux(gives, given, mapped),
         }
         begins = {
             **{f"a_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"place_{axis}"]) for axis, size in _AXES},
@@ -208,17 +234,17 @@ class Geometry(wiring.Component):
                 if name in results:
                     with m.Case(at + LATENCY - 1):
                         m.d.sync += results[name]
-        # B of FORWARD and BACKWARD is taps, whose words are known without a product.
+        # B of FORWARD and BACKWARD is taps, how far it is between which is known without a product.
         with m.If((time == TIMES["b_row"]) & weighted):
             m.d.sync += o.b.pixel.address.eq(o.group)
 
-        # Rows modulo N; taps have none.
+        # Rows modulo N; taps have none, or are rows.
         turn = samples[:log]
         for p in "abd":
             stride = o[p]
             still = Const(0, 1) if p == "a" else weighted
             m.d.sync += [
-                stride.pixel.turn.eq(Mux(still, 0, turn)),
+                stride.pixel.turn.eq(Mux(still, rowed, turn)),
                 stride.row.turn.eq(_times(stride.pixel.turn, wide_of[p][:log])),
                 stride.down.turn.eq(_times(stride.row.turn, begins[f"{p}_down"][:log])),
                 stride.across.turn.eq(_times(stride.pixel.turn, begins[f"{p}_across"][:log])),
@@ -234,17 +260,18 @@ class Geometry(wiring.Component):
         for axis, size in _AXES:
             pad, far = f[f"pad_{size}"], f[f"out_{size}"]
             halved, last = register(8, name=f"halved_{axis}"), register(8, name=f"last_{axis}")
-            forward = register(name=f"forward_{axis}")
+            forward, update = register(name=f"forward_{axis}"), register(name=f"update_{axis}")
             m.d.sync += [
-                forward.eq(f.opcode == Opcode.FORWARD),
+                forward.eq(among(f.opcode, passes.TO_OUTPUT)),
+                update.eq(among(f.opcode, passes.TO_TAPS)),
                 last.eq(far - 1),
-                halved.eq(Mux(f.stride, (pad + (f.opcode == Opcode.UPDATE)) >> 1, pad)),
+                halved.eq(Mux(f.stride, (pad + update) >> 1, pad)),
             ]
             place, tap = o[f"place_{axis}"], o[f"tap_{axis}"]
             doubled = place << f.stride
             with m.If(forward):
                 m.d.sync += [place.eq(0), tap.eq(pad)]
-            with m.Elif(f.opcode == Opcode.UPDATE):
+            with m.Elif(update):
                 m.d.sync += [place.eq(halved), tap.eq(doubled - pad)]
             with m.Else():
                 m.d.sync += [place.eq(Mux(halved < last, halved, last)), tap.eq(pad - doubled)]
@@ -270,8 +297,10 @@ class Geometry(wiring.Component):
                         m.d.comb += cols.eq(f.depth)
                     with m.Case(Opcode.UPDATE):
                         m.d.comb += cols.eq(f.rows)
-                    with m.Case(Opcode.LOSS, Opcode.POOL):
+                    with m.Case(Opcode.LOSS, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
                         m.d.comb += memory.eq(Memory.ACT)
+                    with m.Case(Opcode.ADD, Opcode.MULTIPLY):
+                        m.d.comb += memory.eq(f.memory)
             with m.Case(TIMES["extent_b"]):
                 m.d.comb += [base.eq(f.b_base), pitch.eq(f.b_pitch), used.eq(1)]
                 with m.Switch(op):
@@ -281,8 +310,12 @@ class Geometry(wiring.Component):
                         m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.cols - f.bias)]
                     with m.Case(Opcode.LOSS):
                         pass
-                    with m.Case(Opcode.UNPOOL):
+                    with m.Case(Opcode.UNPOOL, Opcode.DW_UPDATE, Opcode.MULTIPLY, Opcode.REDUCE):
                         m.d.comb += memory.eq(Memory.ACT)
+                    with m.Case(*passes.KERNEL_ROWS):
+                        m.d.comb += [memory.eq(Memory.WGT), used.eq(f.constant == 0)]
+                    with m.Case(Opcode.ADD):
+                        m.d.comb += memory.eq(f.memory)
                     with m.Default():
                         m.d.comb += used.eq(0)
             with m.Case(TIMES["extent_d"]):
@@ -291,16 +324,20 @@ class Geometry(wiring.Component):
                 with m.Switch(op):
                     with m.Case(Opcode.LOAD):
                         m.d.comb += [memory.eq(f.memory), weights.eq(1)]
-                    with m.Case(Opcode.FORWARD, Opcode.POOL):
+                    with m.Case(Opcode.FORWARD, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
                         m.d.comb += memory.eq(Memory.ACT)
                     with m.Case(Opcode.UPDATE):
                         m.d.comb += [memory.eq(Memory.WGT), weights.eq(1)]
+                    with m.Case(Opcode.DW_UPDATE):
+                        m.d.comb += memory.eq(Memory.WGT)
+                    with m.Case(Opcode.ADD, Opcode.MULTIPLY):
+                        m.d.comb += memory.eq(f.memory)
             with m.Case(TIMES["extent_m"]):
                 m.d.comb += [base.eq(f.m_base), pitch.eq(f.m_pitch), memory.eq(Memory.ACT)]
-                m.d.comb += used.eq((op == Opcode.BACKWARD) & f.mask)
+                m.d.comb += used.eq(among(op, passes.MASKED) & f.mask)
 
         # Beside the multiplier: operands; words of a row or group; the end less the product; the end.
-        depths = Array([*(Const(params.depth(k), SIZE_BITS) for k in Memory), Const(0, SIZE_BITS)])
+        depths = Array(Const(params.depth(k), SIZE_BITS) for k in Memory)
         used_1, cols_1, weights_1, base_1, pitch_1 = register(), register(16), register(), register(20), register(12)
         used_2, blocks, weights_2, below = register(), register(17), register(), register(signed(22))
         used_3, above, used_4, several_3 = register(), register(signed(24)), register(), register()

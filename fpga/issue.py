@@ -15,11 +15,12 @@ from insitu.fpga.window import Modes, PlaceLayout, SegmentLayout
 
 class StepLayout(data.StructLayout):
     """One step of a tile. a, b: places; of a column, the address less the pitch times the turn, which is that of its
-    elements' rotation. last: of its tile; zero: A counts as zero."""
+    elements' rotation. last: of its tile; zero, extra, right: as its segment has them."""
 
     def __init__(self, n: int, bits: int) -> None:
         place = PlaceLayout(n, bits)
-        super().__init__({"valid": unsigned(1), "last": unsigned(1), "zero": unsigned(1), "a": place, "b": place})
+        flags = ("valid", "last", "zero", "extra", "right")
+        super().__init__({**dict.fromkeys(flags, unsigned(1)), "a": place, "b": place})
 
 
 class Issue(wiring.Component):
@@ -29,7 +30,7 @@ class Issue(wiring.Component):
     where `take`; the first may come before `start`. start: its first step is on `step` two cycles after, and `work`
     (its useful multiply-accumulates, rows x columns, else 0) two cycles later. The last step of a tile waits until the
     tile before has left the drain registers: tile period max(K, rows of the tile before), in UNPOOL max(K, K of the
-    tile before). No back pressure beside that.
+    tile before), where a tile is a row max(K, 1). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
     N columns. Row access else: one pitch further every step.
@@ -57,7 +58,7 @@ class Issue(wiring.Component):
         mode = Modes(m, f.opcode)
         m.submodules.tiles = tiles = TileCounter(n)
         # Static while an instruction runs: how far it is to the next step, and to the one after a word's last row.
-        a_column, single, product = register(), register(), register()
+        a_column, b_column, single, product = register(), register(), register(), mode.product
         a_on, a_around, b_on, b_around = (
             register(bits, name=name) for name in ("a_on", "a_around", "b_on", "b_around")
         )
@@ -66,13 +67,13 @@ class Issue(wiring.Component):
             (f.b_pitch << (n.bit_length() - 1)) - f.b_pitch,
         )
         m.d.sync += [
-            a_column.eq(mode.forward | mode.backward),
+            a_column.eq(product & (mode.forward | mode.backward)),
+            b_column.eq(product & mode.forward),
             a_on.eq(Mux(a_column, -f.a_pitch, f.a_pitch)),
             a_around.eq(Mux(a_column, a_back, f.a_pitch)),
-            b_on.eq(Mux(mode.forward, -f.b_pitch, f.b_pitch)),
-            b_around.eq(Mux(mode.forward, b_back + 1, f.b_pitch)),
+            b_on.eq(Mux(b_column, -f.b_pitch, f.b_pitch)),
+            b_around.eq(Mux(b_column, b_back + 1, f.b_pitch)),
             single.eq(self.span == 1),
-            product.eq(~mode.pools),
         ]
 
         # `ends`: this step is its segment's last; `closes`: its tile's too.
@@ -128,6 +129,8 @@ class Issue(wiring.Component):
             valid.eq(issued),
             step.last.eq(closes),
             step.zero.eq(now.zero),
+            step.extra.eq(now.extra),
+            step.right.eq(now.right),
             step.a.eq(now.a),
             step.b.eq(now.b),
             height.eq(tiles.count),

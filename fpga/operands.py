@@ -12,15 +12,17 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import drive_fit
+from insitu.fpga.passes import among
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.tiles import ShapeLayout, TileCounter
 from insitu.fpga.weights import WeightPort, drive_weights
 
 
 class Operands(wiring.Component):
-    """Both operands of a step, and the lanes that LOSS sees.
+    """Both operands of a step, and the lanes that LOSS, pools and vector passes see.
 
     start: a pass begins, Extent.SETTLE cycles or more after its `shape`; its tiles are walked by `last`. valid, last,
     zero, a_turn, b_turn: a step whose masters are in `wgt_words` now, and whose words of ACT and ERR will be in
@@ -74,7 +76,7 @@ class Operands(wiring.Component):
             forward.eq(f.opcode == Opcode.FORWARD),
             update.eq(f.opcode == Opcode.UPDATE),
             loss.eq(f.opcode == Opcode.LOSS),
-            weights.eq((f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.BACKWARD)),
+            weights.eq(among(f.opcode, passes.WEIGHTED)),
         ]
         valid = delay(m, self.valid, self.LATENCY, "valid")
         last = delay(m, self.last & self.valid, self.LATENCY, "last")
@@ -90,7 +92,8 @@ class Operands(wiring.Component):
         m.submodules.a_lanes = a_lanes = Rotator(n, signed(self.a_bits))
         m.submodules.b_lanes = b_lanes = Rotator(n, signed(self.t_bits))
         # What every lane looks at it has of its own.
-        of_act = (f.opcode == Opcode.FORWARD) | (f.opcode == Opcode.LOSS) | (f.opcode == Opcode.POOL)
+        named = among(f.opcode, (Opcode.ADD, Opcode.MULTIPLY))
+        of_act = among(f.opcode, passes.A_IN_ACT) | (named & (f.memory == Memory.ACT))
         a_act = copies(m, of_act, n, "a_act")
         b_wgt, b_err = copies(m, weights, n, "b_wgt"), copies(m, loss, n, "b_err")
         for rotator, turn in ((a_lanes, a_turn), (b_lanes, b_turn)):

@@ -9,8 +9,10 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from insitu.arch.isa import FIELDS, USED, Instruction, Opcode
-from insitu.arch.place import NO_MEMORY, OPERANDS, PLACE_BITS, place
+from insitu.arch.isa import TABLE_BITS, USED, Instruction, Opcode
+from insitu.arch.place import BASE_BITS, NO_MEMORY, OPERANDS, PLACE_BITS, place
+from insitu.fpga import passes
+from insitu.fpga.passes import among
 
 #: Nothing reads what is only looked at: tools would remove it.
 _KEPT = {"keep": True}
@@ -26,7 +28,7 @@ def text_bits(text: str, letters: int) -> int:
 class Trace(wiring.Component):
     """Signals for waveforms beside a core that is elaborated before; nothing in the core depends on them.
 
-    operand_a, operand_b, operand_d: places of the current instruction's operands (memory 3: it has none). Inside:
+    operand_a, operand_b, operand_d: places of the current instruction's operands (NO_MEMORY: it has none). Inside:
     opcode, and opcode_name in ASCII; pc; tile_row and tile_col, the tile whose steps are issued; row, that of D which
     is on its way to memory (not in UNPOOL). show: what a simulator of Amaranth's displays for a place.
     """
@@ -51,12 +53,12 @@ class Trace(wiring.Component):
                 with m.Case(code):
                     m.d.comb += opcode_name.eq(text_bits(code.name, _LETTERS))
         for name in OPERANDS:
-            memory = Signal(FIELDS["memory"].width, name=f"memory_{name}", init=NO_MEMORY)
+            memory = Signal(PLACE_BITS - BASE_BITS, name=f"memory_{name}", init=NO_MEMORY)
             with m.Switch(f.opcode):
                 for code in Opcode:
                     if f"{name}_base" in USED[code]:
                         with m.Case(code):
-                            m.d.comb += memory.eq(_memory(code, name, f.memory))
+                            m.d.comb += memory.eq(_memory(code, name, f))
             m.d.comb += getattr(self, f"operand_{name}").eq(
                 Mux(memory == NO_MEMORY, Const(place(NO_MEMORY, 0), PLACE_BITS), Cat(f[f"{name}_base"], memory))
             )
@@ -65,9 +67,9 @@ class Trace(wiring.Component):
         block = Signal(16, name="block")
         step, writer = core.datapath.issue.step, core.datapath.writer
         matrix = core.decoder.geometry.matrix
-        pools = (f.opcode == Opcode.POOL) | (f.opcode == Opcode.UNPOOL)
-        rows = f.rows * matrix.pixels
-        row_tiles = Mux(pools, rows, ((f.rows + (n - 1)) >> log) * matrix.pixels)
+        by_rows = among(f.opcode, (*passes.POOLS, *passes.VECTOR))
+        rows = matrix.rows * matrix.pixels
+        row_tiles = Mux(by_rows, rows, ((f.rows + (n - 1)) >> log) * matrix.pixels)
         blocks = ((matrix.cols + (n - 1)) >> log) * matrix.groups + matrix.tail
         with m.If(core.sequencer.launch):
             m.d.sync += [tile_row.eq(0), tile_col.eq(0), row.eq(0), block.eq(0)]
@@ -83,11 +85,15 @@ class Trace(wiring.Component):
         return m
 
 
-def _memory(opcode: Opcode, operand: str, field: Any) -> Any:
-    """The memory of an operand: the opcode's own, or the one that the instruction names."""
-    if "memory" in USED[opcode]:
-        return field
+def _memory(opcode: Opcode, operand: str, f: Any) -> Any:
+    """The memory of an operand: the opcode's own, or the one that the instruction names; none in place of which there
+    is a constant."""
+    if "memory" in USED[opcode] and (opcode, operand) != (Opcode.MULTIPLY, "b"):
+        return f.memory
     smallest = {"rows": 1, "cols": 1, "depth": 1, "width": 2, "weight_width": 2, "master_width": 2}
+    if opcode is Opcode.LOOKUP:
+        smallest["table_bits"] = TABLE_BITS[0]
     values: dict[str, Any] = {name: value for name, value in smallest.items() if name in USED[opcode]}
     example = Instruction(opcode=opcode, **values)
-    return int(getattr(example, operand).memory)
+    memory = int(getattr(example, operand).memory)
+    return Mux(f.constant != 0, NO_MEMORY, memory) if "constant" in USED[opcode] and operand == "b" else memory

@@ -12,9 +12,11 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
+from insitu.fpga.passes import among
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.tiles import Columns, Loop, ShapeLayout
 
@@ -105,7 +107,7 @@ class Transfer(wiring.Component):
         m.d.sync += [
             is_load.eq(f.opcode == Opcode.LOAD),
             is_store.eq(f.opcode == Opcode.STORE),
-            is_update.eq(f.opcode == Opcode.UPDATE),
+            is_update.eq(among(f.opcode, passes.TO_TAPS)),
         ]
         # Every lane has these of its own.
         loads, stores, updates = (

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
+from insitu.arch.layout import Memory
+from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, delay, register
 from insitu.fpga.geometry import GeometryLayout
 from insitu.fpga.tiles import Extent, Loop
@@ -30,13 +32,15 @@ class SegmentLayout(data.StructLayout):
     """Steps of a tile that follow one another in both operands, and where they begin.
 
     a, b: places; where A is read by columns, its address is less by the pitch times its turn. single: one step, else
-    those of the span. zero: A counts as zero. right: in the last block of columns. last: of its tile; final: of the
-    pass.
+    those of the span. zero: A counts as zero. extra: of the bias, where that stands apart; or, after a row's words, the
+    turn of what lies in the same memory: of B, which A's place then is, or of the mask. right: in the last block of
+    columns. last: of its tile; final: of the pass.
     """
 
     def __init__(self, n: int, bits: int) -> None:
         place = PlaceLayout(n, bits)
-        super().__init__({"a": place, "b": place, "single": 1, "zero": 1, "right": 1, "last": 1, "final": 1})
+        flags = ("single", "zero", "extra", "right", "last", "final")
+        super().__init__({"a": place, "b": place, **dict.fromkeys(flags, 1)})
 
 
 def _set(place: Any, address: Value, turn: Value) -> list[Any]:
@@ -51,23 +55,30 @@ def _sum(*places: Any) -> tuple[Value, Value]:
 
 
 class Modes:
-    """Which pass it is, as registers of a module."""
+    """How a pass goes over its window, as registers of a module."""
 
     def __init__(self, m: Module, opcode: Any) -> None:
         def flag(name: str, *codes: Opcode) -> Any:
-            found = register(name=name)
-            m.d.sync += found.eq(Cat(opcode == code for code in codes).any())
-            return found
+            return passes.flag(m, opcode, name, *codes)
 
-        self.forward, self.backward = flag("forward", Opcode.FORWARD), flag("backward", Opcode.BACKWARD)
-        self.update = flag("update", Opcode.UPDATE)
+        self.forward, self.backward = flag("forward", *passes.TO_OUTPUT), flag("backward", *passes.TO_MAP)
+        self.update = flag("update", *passes.TO_TAPS)
         self.pool, self.unpool = flag("pool", Opcode.POOL), flag("unpool", Opcode.UNPOOL)
-        self.pools = flag("pools", Opcode.POOL, Opcode.UNPOOL)
+        self.pools = flag("pools", *passes.POOLS)
+        #: Of the array; by rows: a tile is a row.
+        self.product, self.rowwise = flag("product", *passes.PRODUCTS), flag("rowwise", *passes.ROWWISE)
+        #: Its bias, if any, is apart from all taps.
+        self.kernel_row, self.kernel_update = (
+            flag("kernel_row", Opcode.DW_FORWARD),
+            flag("kernel_update", Opcode.DW_UPDATE),
+        )
+        #: B lies as A; both are gone over together.
+        self.paired = flag("paired", *passes.PAIRED)
 
 
 class Axis(wiring.Component):
-    """One axis of a window: goes over the output pixels (FORWARD, POOL), map pixels (BACKWARD), taps (UPDATE), or
-    kernels side by side over the map (UNPOOL), and says what each of them meets.
+    """One axis of a window: goes over the output pixels (FORWARD, POOL and what goes as they do), map pixels
+    (BACKWARD), taps (UPDATE), or kernels side by side over the map (UNPOOL), and says what each of them meets.
 
     geometry: static from SETTLE cycles before `start` on, fields for longer. start: go to the first. step: go to the
     next; from the last to the first. last: this is the last. A run of pairs is met, maybe of none, that begins at `a`
@@ -106,6 +117,9 @@ class Axis(wiring.Component):
         f, g, mode = self.fields, self.geometry, Modes(m, self.fields.opcode)
         forward, update, unpool, pools = mode.forward, mode.update, mode.unpool, mode.pools
         kernel, mapped, given = (f[f"{what}_{self.size}"] for what in ("kernel", "map", "out"))
+        # From a pixel of the same map to the next B goes on as A does.
+        beside = register()
+        m.d.sync += beside.eq(mode.paired & ~f.broadcast)
         first_tap, first_place = g[f"tap_{self.axis}"], g[f"place_{self.axis}"]
         unit, skip = (g.a[self.unit], g.b[self.unit]), (g.a[self.axis], g.b[self.axis])
         shape = PlaceLayout(self.n, self.bits)
@@ -132,7 +146,7 @@ class Axis(wiring.Component):
                 a_by["move"][part].eq(Mux(mode.pool, skip[0][part], Mux(unpool, a_one, a_one << f.stride))),
                 b_by["stay"][part].eq(Mux(forward, -(b_one << f.stride), b_one)),
                 b_by["cross"][part].eq(Mux(forward | f.stride, -b_one, 0)),
-                b_by["move"][part].eq(Mux(unpool, skip[1][part], 0)),
+                b_by["move"][part].eq(Mux(unpool, skip[1][part], Mux(beside, b_one, 0))),
             ]
         begin_tap, begin_place = register(8), register(8)
         begin = [register(shape, name=f"begin_{name}") for name in "ab"]
@@ -208,9 +222,9 @@ class WindowWalker(wiring.Component):
     from LATENCY cycles after `start` on: what follows; taken with `take`, the next is there in the next cycle, as long
     as any are left.
 
-    Tiles come as in arch/timing.py; POOL and UNPOOL have one for each pixel's row and block of columns, and a segment a
-    tap. A tile that meets nothing has a single segment of zeros: one step, or, where the bias is one of the tap's
-    columns, all of them.
+    Tiles come as in arch/timing.py; POOL, UNPOOL and the vector passes have one for each pixel's row and block of
+    columns, blocks outermost, and a segment a tap; DW_UPDATE one for each tap, the bias last, of a block. A tile that
+    meets nothing has a single segment of zeros: one step, or, where the bias is one of the tap's columns, all of them.
     """
 
     #: A tile, sums of its places, all of a tile, its segment, that shown, a product, its difference, the queue.
@@ -237,7 +251,7 @@ class WindowWalker(wiring.Component):
         n, bits, f, g = self.n, self.bits, self.fields, self.geometry
         log = n.bit_length() - 1
         mode = Modes(m, f.opcode)
-        forward, update, unpool, pools = mode.forward, mode.update, mode.unpool, mode.pools
+        forward, update, unpool = mode.forward, mode.update, mode.unpool
         place = PlaceLayout(n, bits)
         room, take = register(), Signal()
 
@@ -246,25 +260,35 @@ class WindowWalker(wiring.Component):
         m.submodules.cols = cols = Extent(n)
         m.d.comb += [rows.size.eq(f.rows), cols.size.eq(g.matrix.cols)]
         tiles_down = register(16)
-        m.d.sync += tiles_down.eq(Mux(pools, f.rows, rows.blocks))
+        m.d.sync += tiles_down.eq(Mux(mode.rowwise, f.rows, Mux(mode.kernel_update, 1, rows.blocks)))
         down, across = Loop(m, tiles_down, "tile"), Loop(m, cols.blocks, "block", cols.single)
         m.submodules.axis_down = y = Axis(n, bits, down=True)
         m.submodules.axis_across = x = Axis(n, bits, down=False)
         active, in_tail, sums_valid, whole_valid = Signal(), register(), Signal(), Signal()
         advance, step = Signal(), Signal()
         m.d.comb += [advance.eq(~whole_valid | take), step.eq(active & advance)]
+        sided, inner_blocks, tailed, to_next_block = register(), register(), register(), register()
+        m.d.sync += [
+            sided.eq(unpool | mode.paired),
+            inner_blocks.eq(update & ~mode.kernel_update),
+            tailed.eq(Mux(mode.kernel_update, f.bias, update & g.matrix.tail)),
+            to_next_block.eq(mode.rowwise | mode.kernel_update),
+        ]
         # Places within a pixel, by rows of tiles, and beside it, by blocks of columns.
         a_down, b_down = register(place), register(place)
         a_base, b_base = register(bits), register(bits)
         a_by, b_by, b_block = register(bits), register(bits), register(bits)
         m.d.sync += [
-            a_by.eq(Mux(pools, f.a_pitch, Mux(update, 1, f.a_pitch << log))),
-            b_by.eq(Mux(unpool, f.b_pitch, 0)),
-            b_block.eq(Mux(forward, f.b_pitch << log, 1)),
+            a_by.eq(Mux(mode.rowwise, f.a_pitch, Mux(update, 1, f.a_pitch << log))),
+            b_by.eq(Mux(sided, f.b_pitch, 0)),
+            b_block.eq(Mux(forward & mode.product, f.b_pitch << log, 1)),
         ]
         last_tile = Signal()
-        pixel_ends = down.last & (across.last | ~update)
-        m.d.comb += last_tile.eq(down.last & ((across.last & x.last & y.last & ~(update & g.matrix.tail)) | in_tail))
+        # UPDATE goes through the blocks of every tap, and has its bias at the very end; DW_UPDATE goes through the
+        # taps and the bias of every block.
+        pixel_ends = down.last & (across.last | ~inner_blocks) & ~in_tail
+        ended = across.last & x.last & y.last
+        m.d.comb += last_tile.eq(down.last & Mux(in_tail, across.last | inner_blocks, ended & ~tailed))
         for axis in (x, y):
             m.d.comb += [axis.fields.eq(f), axis.geometry.eq(g), axis.start.eq(self.start), axis.advance.eq(advance)]
         m.d.comb += [x.step.eq(step & pixel_ends), y.step.eq(x.step & x.last)]
@@ -272,19 +296,22 @@ class WindowWalker(wiring.Component):
             with m.If(~down.last):
                 m.d.sync += [
                     *down.next(),
-                    *_set(a_down, a_down.address + a_by, a_down.turn + pools),
-                    *_set(b_down, b_down.address + b_by, b_down.turn + unpool),
+                    *_set(a_down, a_down.address + a_by, a_down.turn + mode.rowwise),
+                    *_set(b_down, b_down.address + b_by, b_down.turn + sided),
                 ]
             with m.Else():
                 m.d.sync += [*down.first(), a_down.eq(0), b_down.eq(0)]
-                with m.If(update):
+                with m.If(inner_blocks):
                     with m.If(across.last):
                         m.d.sync += [*across.first(), b_base.eq(f.b_base)]
                         m.d.sync += in_tail.eq(x.last & y.last)
                     with m.Else():
                         m.d.sync += [*across.next(), b_base.eq(b_base + b_block)]
-                with m.Elif(x.last & y.last):
-                    m.d.sync += [*across.next(), a_base.eq(a_base + pools), b_base.eq(b_base + b_block)]
+                with m.Elif(x.last & y.last & tailed & ~in_tail):
+                    m.d.sync += in_tail.eq(1)
+                with m.Elif((x.last & y.last) | in_tail):
+                    m.d.sync += [*across.next(), a_base.eq(a_base + to_next_block), b_base.eq(b_base + b_block)]
+                    m.d.sync += in_tail.eq(0)
             m.d.sync += active.eq(~last_tile)
         with m.If(self.start):
             m.d.sync += [active.eq(1), in_tail.eq(0), *down.first(), *across.first(), a_down.eq(0), b_down.eq(0)]
@@ -298,8 +325,11 @@ class WindowWalker(wiring.Component):
         pair_flags, tile_flags = register(flags), register(flags)
         a, b = register(place, name="a_first"), register(place, name="b_first")
         # Of a tile's first tap, or beyond its last where the bias stands apart.
-        bias_at, beyond_taps = register(bits), register(bits)
-        m.d.sync += beyond_taps.eq(Mux(g.several, g.grouped, 0))
+        bias_at, beyond_taps, bias_turn = register(bits), register(bits), register(log)
+        m.d.sync += [
+            beyond_taps.eq(Mux(g.several | mode.kernel_row, g.grouped, 0)),
+            bias_turn.eq(Mux(mode.kernel_row, g.taps_turn, 0)),
+        ]
         with m.If(advance):
             m.d.sync += [
                 sums_valid.eq(active),
@@ -325,7 +355,15 @@ class WindowWalker(wiring.Component):
 
         # 4: the segments of a tile: a rectangle, then the bias where it is a group of its own.
         apart, whole_tap = register(), register()
-        m.d.sync += [apart.eq(forward & f.bias & g.several), whole_tap.eq(forward & f.bias & ~g.several)]
+        # What B or the mask has its turn after is no bias.
+        seconds, named_act, twice = register(), register(), register()
+        m.d.sync += [
+            named_act.eq(f.memory == Memory.ACT),
+            twice.eq((f.opcode == Opcode.ADD) | ((f.opcode == Opcode.MULTIPLY) & named_act)),
+            seconds.eq(twice | (mode.paired & f.mask)),
+            apart.eq((forward & f.bias & (g.several | mode.kernel_row)) | seconds),
+            whole_tap.eq(forward & f.bias & ~g.several & ~mode.kernel_row),
+        ]
         a_x, b_x, a_y, b_y = (register(place, name=name) for name in ("a_x", "b_x", "a_y", "b_y"))
         strided = register()
         m.d.sync += strided.eq(f.stride & (mode.backward | update))
@@ -348,7 +386,9 @@ class WindowWalker(wiring.Component):
             m.d.sync += [out.eq(shown), out.last.eq(ends), out.final.eq(ends & final_next)]
         with m.If(room & busy & ~ends):
             with m.If(last_x & last_y):
-                m.d.sync += [*_set(shown.b, at, Const(0, log)), shown.single.eq(1), bias_next.eq(0)]
+                m.d.sync += [*_set(shown.b, at, bias_turn), shown.single.eq(1), shown.extra.eq(1), bias_next.eq(0)]
+                with m.If(seconds):
+                    m.d.sync += shown.a.eq(shown.b)
             with m.Elif(~last_x):
                 m.d.sync += [left_x.eq(left_x - 1), last_x.eq(left_x == 2)]
                 m.d.sync += [*_set(shown.a, *_sum(shown.a, a_x)), *_set(shown.b, *_sum(shown.b, b_x))]
@@ -360,8 +400,9 @@ class WindowWalker(wiring.Component):
             m.d.sync += [
                 busy.eq(1),
                 *_set(shown.a, a.address, a.turn),
-                *_set(shown.b, Mux(empty, bias_at, b.address), b.turn),
+                *_set(shown.b, Mux(empty, bias_at, b.address), Mux(empty, bias_turn, b.turn)),
                 shown.single.eq(empty & ~whole_tap),
+                shown.extra.eq((empty & apart) | (tile_flags.tail & mode.kernel_update)),
                 shown.right.eq(tile_flags.right),
                 shown.zero.eq((empty & ~apart) | x.missed | y.missed),
                 a_row.eq(a),
@@ -380,7 +421,7 @@ class WindowWalker(wiring.Component):
 
         # 5, 6: columns begin at a row of bank 0.
         columns = register()
-        m.d.sync += columns.eq(forward | mode.backward)
+        m.d.sync += columns.eq(mode.product & (forward | mode.backward))
         held, turned, queued = register(out.shape()), register(len(f.a_pitch) + log), register(out.shape())
         m.d.sync += [
             held.eq(out),

@@ -16,10 +16,11 @@ from insitu.arch.registers import Error
 from insitu.fpga.decode import CHECK_LATENCY, Decoder, fields
 from tests.fpga.units import simulate
 from tests.reference.strategies import moves, pass_instructions
+from tests.reference.vector_strategies import vector_instructions
 
 CORES = (
-    CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90),
-    CoreParams(n=8, weight_bits=5, master_bits=20, activation_bits=9, error_bits=3, act_depth=64),
+    CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90, tab_depth=40),
+    CoreParams(n=8, weight_bits=5, master_bits=20, activation_bits=9, error_bits=3, act_depth=64, tab_depth=4096),
 )
 
 
@@ -41,7 +42,8 @@ def verdict(core: CoreParams, words: np.ndarray[Any, Any]) -> Error:
 @st.composite
 def words(draw: st.DrawFn, core: CoreParams) -> np.ndarray[Any, Any]:
     """Sixteen words: an instruction, with a few bits flipped or a field replaced, or anything."""
-    case = draw(st.one_of(pass_instructions(core), pass_instructions(core), moves(core)))
+    passes = [pass_instructions(core), vector_instructions(core)]
+    case = draw(st.one_of(*passes, *passes, moves(core)))
     instruction = draw(st.sampled_from([*case.instructions, Instruction(opcode=Opcode.HALT)]))
     out = instruction.encode().copy()
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
@@ -77,7 +79,7 @@ def given_verdicts(core: CoreParams, programs: list[np.ndarray[Any, Any]]) -> li
 
 
 @seed(1)
-@settings(max_examples=25, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_the_core_refuses_what_the_emulator_refuses(data: st.DataObject) -> None:
     core = data.draw(st.sampled_from(CORES))

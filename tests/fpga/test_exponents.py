@@ -5,24 +5,28 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from insitu.arch.isa import Instruction, Opcode
-from insitu.arch.numbers import clamp, range_exponent
+from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.numbers import alignment, clamp, range_exponent
 from insitu.fpga.exponents import Exponents, ScaleRegisters
 from tests.fpga.units import simulate
 
 
 def random_instruction(random: Random) -> Instruction:
-    opcode = random.choice([Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE, Opcode.LOSS])
+    products = [Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE]
+    vector = [Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE]
+    opcode = random.choice([*products, Opcode.LOSS, *vector])
     values: dict[str, Any] = {"opcode": opcode, "rows": 1, "cols": 2, "width": random.randrange(2, 17)}
     values |= {"track": random.randrange(2), "sa": random.randrange(3), "sb": random.randrange(3)}
     values["sd"] = random.randrange(3)
-    if opcode is not Opcode.LOSS:
+    if opcode in products:
         values["depth"] = 2
-    if opcode in (Opcode.FORWARD, Opcode.BACKWARD):
+    if opcode in (Opcode.DW_FORWARD, Opcode.DW_BACKWARD) and random.randrange(2):
+        values |= {"constant": 5, "sb": 0}
+    elif opcode in (Opcode.FORWARD, Opcode.BACKWARD, Opcode.DW_FORWARD, Opcode.DW_BACKWARD):
         values |= {"weight_width": 8, "weight_shift": random.randrange(32)}
-    if opcode is Opcode.UPDATE:
+    if opcode in (Opcode.UPDATE, Opcode.DW_UPDATE):
         values |= {"master_width": 8, "sm": random.randrange(3), "lr_shift": random.randrange(64)}
-    if opcode in (Opcode.FORWARD, Opcode.UPDATE):
+    if "bias_exponent" in USED[opcode]:
         values["bias_exponent"] = random.randrange(-32, 32)
     return Instruction(**values)
 
@@ -39,7 +43,7 @@ def test_shifts_bias_and_the_next_exponent() -> None:
             ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
             await ctx.tick()
 
-        for _ in range(300):
+        for _ in range(600):
             i = random_instruction(random)
             limit = random.choice([8, 30, 128])
             scales = [(random.randrange(-limit, limit), random.randrange(-limit, limit)) for _ in range(3)]
@@ -54,6 +58,7 @@ def test_shifts_bias_and_the_next_exponent() -> None:
                 "weight_shift",
                 "lr_shift",
                 "bias_exponent",
+                "constant",
             ):
                 ctx.set(unit.fields[name], int(getattr(i, name)))
             for slot in range(1, 5):
@@ -67,13 +72,18 @@ def test_shifts_bias_and_the_next_exponent() -> None:
             if i.track:
                 in_use[i.sd] = scales[i.sd][1]
             source = in_use[i.sb] + (-16 if i.opcode is Opcode.LOSS else in_use[i.sa] + i.weight_shift)
+            if i.constant:
+                source = in_use[i.sa] + i.bias_exponent
+            if i.opcode is Opcode.ADD:
+                factor_a, factor_b, source = alignment(in_use[i.sa], in_use[i.sb])
+                assert (ctx.get(unit.factor_a), ctx.get(unit.factor_b)) == (factor_a, factor_b)
             assert ctx.get(unit.target) == in_use[i.sd]
             assert ctx.get(unit.narrow_shift) == clamp(in_use[i.sd] - source, -8, 47)
             assert ctx.get(unit.loss_shift) == clamp(7 - in_use[i.sa], -8, 31) + 8
-            if i.opcode is Opcode.UPDATE:
+            if i.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE):
                 assert ctx.get(unit.update_shift) == clamp(in_use[i.sm] - in_use[i.sd] + i.lr_shift, -24, 31)
-            if i.opcode in (Opcode.FORWARD, Opcode.UPDATE):
-                operand = in_use[i.sa if i.opcode is Opcode.FORWARD else i.sb]
+            if "bias" in USED[i.opcode] and not i.constant:
+                operand = in_use[i.sa if i.opcode in (Opcode.FORWARD, Opcode.DW_FORWARD) else i.sb]
                 assert ctx.get(unit.bias) == 1 << clamp(i.bias_exponent - operand, 0, 6)
             spread = random.getrandbits(39) >> random.randrange(40)
             ctx.set(unit.spread, spread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -14,11 +15,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from insitu.arch.isa import Instruction, Opcode
-from insitu.arch.layout import blocks
+from insitu.arch.layout import Memory, blocks
 from insitu.arch.params import CoreParams
 from insitu.fpga.decode import CHECK_LATENCY, GEOMETRY_LATENCY, Decoder
 from insitu.fpga.window import Axis, SegmentLayout, WindowWalker
 from tests.fpga.units import simulate
+from tests.reference.vector_strategies import VECTOR_PASSES, vector_instructions
 
 N = 4
 CORE = CoreParams(n=N, act_depth=4096, err_depth=4096, wgt_depth=4096)
@@ -86,6 +88,9 @@ def plain(i: Instruction) -> Iterator[list[tuple[int | None, int | None, int | N
     if i.opcode is Opcode.UNPOOL:
         yield from _kernels(i)
         return
+    if i.opcode in VECTOR_PASSES:
+        yield from _vector(i)
+        return
     met = w.reads if i.opcode in (Opcode.FORWARD, Opcode.POOL) else w.writes
     bias = i.bias if i.opcode is Opcode.FORWARD else 0
     apart = bias if w.taps > 1 else 0
@@ -111,6 +116,47 @@ def plain(i: Instruction) -> Iterator[list[tuple[int | None, int | None, int | N
                 elif not segments and bias:
                     segments.append((None, None, first, 0, i.depth, True))
                 yield segments or [(None, None, None, None, 1, True)]
+
+
+def _vector(i: Instruction) -> Iterator[list[Any]]:
+    """A tile for each row of D, block by block: a segment a word of A, or a pixel's of DW_UPDATE."""
+    w, rows = i.window, i.rows
+    nothing = [(None, None, None, None, 1, True)]
+
+    def at(base: int, pitch: int, row: int, block: int) -> tuple[int, int]:
+        return base + row * pitch + block, row % N
+
+    in_turn = i.opcode is Opcode.ADD or (i.opcode is Opcode.MULTIPLY and i.memory is Memory.ACT)
+    for block in range(blocks(i.cols, N)):
+        a, b = partial(at, i.a_base, i.a_pitch, block=block), partial(at, i.b_base, i.b_pitch, block=block)
+        if i.opcode is Opcode.DW_UPDATE:
+            for tap in range(w.taps):
+                met = [(q, p) for q, p in enumerate(w.reads[:, tap].tolist()) if p >= 0]
+                yield [(*a(row=q * rows), *b(row=p * rows), rows, False) for q, p in met] or nothing
+            if i.bias:
+                yield [(*a(row=q * rows), None, None, rows, False) for q in range(w.out_pixels)]
+            continue
+        for pixel, taps in enumerate((w.writes if i.opcode is Opcode.DW_BACKWARD else w.reads).tolist()):
+            found = [(tap, met) for tap, met in enumerate(taps) if met >= 0]
+            for sample in range(rows):
+                segments: list[Any] = []
+                for tap, met in found:
+                    row = met * rows + sample
+                    second: tuple[int | None, int | None]
+                    if i.opcode is Opcode.LOOKUP or i.constant:
+                        second = None, None
+                    elif i.opcode in (Opcode.DW_FORWARD, Opcode.DW_BACKWARD):
+                        second = b(row=tap)
+                    else:
+                        second = b(row=sample if i.broadcast else row)
+                    segments.append((*a(row=row), *second, 1, False))
+                if i.opcode is Opcode.DW_FORWARD and i.bias:
+                    segments.append((None, None, *b(row=w.taps), 1, False))
+                if in_turn:
+                    segments.append((*b(row=sample if i.broadcast else pixel * rows + sample), None, None, 1, False))
+                elif i.mask and i.opcode in (Opcode.MULTIPLY, Opcode.REDUCE):
+                    segments.append((None, None, None, None, 1, False))
+                yield segments or nothing
 
 
 def _kernels(i: Instruction) -> Iterator[list[Any]]:
@@ -161,13 +207,20 @@ def windows(draw: st.DrawFn) -> Instruction:
     return Instruction(opcode=opcode, **values, **places)
 
 
+@st.composite
+def vectors(draw: st.DrawFn) -> Instruction:
+    """Vector passes, in memories that hold any of them."""
+    (instruction,) = draw(vector_instructions(CORE, exact=False)).instructions
+    return instruction
+
+
 @pytest.mark.parametrize("waits", [0.0, 0.6])
 @seed(1)
 @settings(max_examples=40, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_segments_are_those_of_the_window(waits: float, data: st.DataObject) -> None:
     """Many instructions one after the other, taken at once or now and then; without waits, one in every cycle."""
-    instructions = data.draw(st.lists(windows(), min_size=3, max_size=6))
+    instructions = data.draw(st.lists(st.one_of(windows(), vectors()), min_size=3, max_size=6))
     unit, random = Walk(), Random(0)
 
     async def script(ctx: Any) -> None:

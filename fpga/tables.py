@@ -1,0 +1,85 @@
+"""The tables of functions: a memory of N banks like the others, in which every lane looks up its own word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from insitu.arch.isa import FIELDS
+from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
+from insitu.fpga.memory import BankedMemory, address_bits
+
+
+class TableMemory(wiring.Component):
+    """N banks of `depth` words; lane l reads bank l.
+
+    fields: static. x: an element a lane; o: `table(x)` of docs/arithmetic.md, LATENCY cycles later, one vector a cycle,
+    no back pressure. write: as BankedMemory's, as many cycles. Contents survive a reset. Every bank's ports have
+    registers of their own straight before and after them. Tested for elements of 3 to 16 bits, all tables and drops.
+    """
+
+    #: Twice a part of the shift, the address, the bank, two to come back.
+    LATENCY = 6
+    WRITE_LATENCY = BankedMemory.WRITE_LATENCY
+
+    def __init__(self, n: int, depth: int, width: int) -> None:
+        self.n, self.depth, self.width = n, depth, width
+        self.bits = address_bits(depth)
+        #: The banks; a simulation may look into their `data`.
+        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}) for _ in range(n)]
+        super().__init__(
+            {
+                "fields": In(FieldsLayout),
+                "x": In(lanes(signed(width), n)),
+                "o": Out(lanes(signed(width), n)),
+                "write": In(
+                    wiring.Signature(
+                        {"enable": Out(n), "address": Out(self.bits), "data": Out(lanes(signed(width), n))}
+                    )
+                ),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        n, f, bits = self.n, self.fields, self.bits
+        address, word, enable = (
+            delay(m, value, self.WRITE_LATENCY, name, data=data)[-1]
+            for value, name, data in (
+                (self.write.address, "target", True),
+                (self.write.data, "word", True),
+                (self.write.enable, "enable", False),
+            )
+        )
+        captured, o = register(self.o.shape()), register(self.o.shape())
+        m.d.comb += self.o.eq(o)
+        # Every lane has these of its own.
+        drops, sizes, bases = (copies(m, f[name], n, name) for name in ("table_drop", "table_bits", "table_base"))
+        whole = FIELDS["table_base"].width
+        for k, bank in enumerate(self.banks):
+            m.submodules[f"bank_{k}"] = bank
+            reader, writer = bank.read_port(), bank.write_port()
+            part, index = register(signed(self.width), name=f"part_{k}"), register(signed(whole), name=f"index_{k}")
+            place = register(bits, name=f"place_{k}")
+            # The lowest element has the table's first word: the highest bit is turned over.
+            words = (
+                base | ((bit ^ (sizes[k] == at + 1)) & (sizes[k] > at))
+                for at, (bit, base) in enumerate(zip(index, bases[k], strict=True))
+            )
+            m.d.sync += [
+                part.eq(self.x[k] >> Cat(Const(0, 2), drops[k][2:])),
+                index.eq(part >> drops[k][:2]),
+                place.eq(Cat(words)),
+                captured[k].eq(reader.data),
+                o[k].eq(captured[k]),
+            ]
+            m.d.comb += [
+                reader.addr.eq(place),
+                writer.addr.eq(address),
+                writer.data.eq(word[k]),
+                writer.en.eq(enable[k]),
+            ]
+        return m
