@@ -19,12 +19,13 @@ from insitu.arch.declaration import WIDTHS, Declaration, ExponentPolicy, Role, R
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import CoreParams
 from insitu.host.compiler.compile import Compiled, compile_module
+from tests.system.sweep_students import PARTS, student
 
-_DEPTHS = {"act_depth": 200, "err_depth": 200, "wgt_depth": 224, "program_depth": 64}
+_DEPTHS = {"act_depth": 3000, "err_depth": 3000, "wgt_depth": 1500, "tab_depth": 256, "program_depth": 160}
 _WIDEST = {f"{role}_bits": WIDTHS[role][1] for role in Role}
-#: Cores by name, and how many cases each has.
-CORES: dict[str, tuple[CoreParams, int]] = {
-    "n4-widest": (CoreParams(n=4, **_DEPTHS, **_WIDEST), 14),
+#: Cores by name, and how many perceptrons and convolutional students each has.
+CORES: dict[str, tuple[CoreParams, int, int]] = {
+    "n4-widest": (CoreParams(n=4, **_DEPTHS, **_WIDEST), 10, 10),
     "n4-odd": (
         CoreParams(
             n=4,
@@ -37,9 +38,10 @@ CORES: dict[str, tuple[CoreParams, int]] = {
             target_bits=6,
             **_DEPTHS,
         ),
+        6,
         8,
     ),
-    "n8-widest": (CoreParams(n=8, **_DEPTHS, **_WIDEST), 12),
+    "n8-widest": (CoreParams(n=8, **_DEPTHS, **_WIDEST), 8, 10),
     "n8-odd": (
         CoreParams(
             n=8,
@@ -52,9 +54,10 @@ CORES: dict[str, tuple[CoreParams, int]] = {
             target_bits=12,
             **_DEPTHS,
         ),
-        8,
+        6,
+        6,
     ),
-    "n16": (CoreParams(n=16, weight_bits=10, activation_bits=9, accumulator_bits=28, **_DEPTHS), 8),
+    "n16": (CoreParams(n=16, weight_bits=10, activation_bits=9, accumulator_bits=28, **_DEPTHS), 6, 6),
     "n32": (
         CoreParams(
             n=32,
@@ -68,6 +71,7 @@ CORES: dict[str, tuple[CoreParams, int]] = {
             **_DEPTHS,
         ),
         2,
+        2,
     ),
 }
 
@@ -76,7 +80,8 @@ CORES: dict[str, tuple[CoreParams, int]] = {
 class SweepCase:
     """A student's training on a core: `steps` steps, an inference, a step with a loss of the host's.
 
-    sizes, biases: of its Linear layers. stalls: probability that streams and bus wait, each cycle.
+    sizes, biases: of a perceptron's Linear layers; parts: of a convolutional student's (sweep_students.py), whose
+    samples have `shape`. stalls: probability that streams and bus wait, each cycle.
     """
 
     seed: int
@@ -88,6 +93,8 @@ class SweepCase:
     steps: int
     learning_rate: float
     stalls: float
+    shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def core(self) -> CoreParams:
@@ -112,11 +119,11 @@ class SweepCase:
     @property
     def what(self) -> tuple[object, ...]:
         """What makes it another case than the others."""
-        return self.sizes, self.core.n, self.widths, self.roundings, self.exponents, self.batch
+        return self.sizes, self.shape, self.parts, self.core.n, self.widths, self.roundings, self.exponents, self.batch
 
     def __str__(self) -> str:
         roundings = "".join(rounding.name[0].lower() for rounding in self.roundings)
-        network = "-".join(map(str, self.sizes))
+        network = "-".join(map(str, (*self.shape, *self.parts) if self.parts else self.sizes))
         return f"seed{self.seed}:{self.core_name}:{network}:{self.declaration.short}:{roundings}:batch{self.batch}"
 
     @property
@@ -124,6 +131,9 @@ class SweepCase:
         return np.random.default_rng(self.seed)
 
     def module(self) -> nn.Module:
+        if self.parts:
+            channels, height, width = self.shape
+            return student(self.seed, (channels, height, width), self.parts, self.sizes[-1])
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -134,7 +144,7 @@ class SweepCase:
     def data(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Samples of both signs and soft targets, a few more than a batch, so that batches differ."""
         count = self.batch + 3
-        x = self.generator.standard_normal((count, self.sizes[0])).astype(np.float32)
+        x = self.generator.standard_normal((count, *(self.shape or self.sizes[:1]))).astype(np.float32)
         targets = self.generator.dirichlet(np.full(self.sizes[-1], 0.3), count).astype(np.float32)
         return x, targets
 
@@ -151,8 +161,8 @@ class SweepCase:
         )
 
 
-def draw(core_name: str, seed: int) -> SweepCase:
-    """The case of a seed on a core."""
+def draw(core_name: str, seed: int, *, mapped: bool) -> SweepCase:
+    """The case of a seed on a core. mapped: a convolutional student."""
     core = CORES[core_name][0]
     generator = random.Random(f"{core_name} {seed}")
 
@@ -184,14 +194,21 @@ def draw(core_name: str, seed: int) -> SweepCase:
     # Sides around the array's: one short of it, it, one more, and whatever lies between.
     sides = [1, 2, core.n - 1, core.n, core.n + 1, generator.randint(2, 21), generator.randint(2, 21)]
     sizes = tuple(generator.choice(sides) for _ in range(layers + 1))
+    shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
+    if mapped:
+        shape = (generator.randint(1, 5), generator.randint(3, 6), generator.randint(3, 6))
+        parts = tuple(generator.choice(PARTS) for _ in range(generator.randint(1, 3)))
     return SweepCase(
         seed=seed,
         core_name=core_name,
         sizes=(*sizes[:-1], max(2, sizes[-1])),
         biases=tuple(generator.random() < 0.7 for _ in range(layers)),
         declaration=declaration,
-        batch=generator.choice([b for b in range(1, 16) if b % core.n]),
-        steps=generator.randint(1, 3),
+        batch=generator.choice([b for b in range(1, 6 if mapped else 16) if b % core.n]),
+        steps=generator.randint(1, 2 if mapped else 3),
+        shape=shape,
+        parts=parts,
         learning_rate=2.0 ** generator.uniform(-5, 1),
         stalls=generator.choice([0.0, 0.0, 0.0, 0.4]),
     )
@@ -201,6 +218,7 @@ def draw(core_name: str, seed: int) -> SweepCase:
 def cases() -> tuple[SweepCase, ...]:
     """All of them, those of a core together. Seeds are numbered through."""
     out: list[SweepCase] = []
-    for name, (_, count) in CORES.items():
-        out += [draw(name, seed) for seed in range(len(out), len(out) + count)]
+    for name, (_, perceptrons, mapped) in CORES.items():
+        for index in range(perceptrons + mapped):
+            out.append(draw(name, len(out), mapped=index >= perceptrons))
     return tuple(out)

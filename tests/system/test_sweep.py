@@ -19,6 +19,7 @@ from insitu.arch.numbers import Rounding
 from insitu.host.verify import Run, training, verify
 from insitu.sim.rtl.compiled import CompiledEngine
 from tests.system.sweep_cases import CORES, SweepCase, cases
+from tests.system.sweep_students import PARTS
 
 
 @cache
@@ -40,7 +41,7 @@ def runs(case: SweepCase) -> Iterator[Run]:
     )
     half = 1 << (program.tensors[given].width - 1)
     error = case.generator.integers(-half, half, (case.batch, case.sizes[-1]))
-    sample = program.initial_format("sample").quantise(x[: case.batch])
+    sample = program.initial_format("sample").quantise(x[: case.batch].reshape(case.batch, -1))
     yield Run(entry="train_host", values={"sample": sample, given: error})
     yield Run(entry="store_weights", values={})
 
@@ -71,6 +72,9 @@ def test_the_cases_are_many_and_unlike() -> None:
         assert len(widths) >= 10, role
     assert set(chain.from_iterable(case.biases for case in every)) == {False, True}
     assert {len(case.sizes) for case in every} == {2, 3, 4}
+    assert set(chain.from_iterable(case.parts for case in every)) == set(PARTS)
+    codes = {i.opcode for case in every for i in case.compiled().program.instructions}
+    assert codes == set(Opcode)
     assert {bool(case.stalls) for case in every} == {False, True}
 
 
