@@ -17,13 +17,15 @@ from insitu.arch.registers import IDENTITY, Error
 from insitu.arch.timing import FETCH
 from tests.fpga.harness import Bench, check_case
 from tests.reference.strategies import PASSES, Case, pass_instructions, train_sequences
+from tests.reference.vector_strategies import vector_sequences
 
-TINY = CoreParams(n=4, act_depth=40, err_depth=36, wgt_depth=33, program_depth=24)
+TINY = CoreParams(n=4, act_depth=40, err_depth=36, wgt_depth=33, tab_depth=20, program_depth=24)
 WIDE = CoreParams(
     n=4,
     act_depth=24,
     err_depth=24,
     wgt_depth=24,
+    tab_depth=16,
     program_depth=24,
     weight_bits=16,
     master_bits=32,
@@ -38,6 +40,7 @@ NARROW = CoreParams(
     act_depth=24,
     err_depth=24,
     wgt_depth=24,
+    tab_depth=16,
     program_depth=24,
     weight_bits=2,
     master_bits=3,
@@ -73,6 +76,12 @@ def few(count: int) -> Callable[[Any], Any]:
 def test_a_pass_equals_the_emulator(opcode: Opcode, data: st.DataObject) -> None:
     core = data.draw(st.sampled_from([TINY, WIDE, NARROW]))
     check_case(data.draw(pass_instructions(core, opcodes=(opcode,), exact=False)))
+
+
+@few(4)
+@given(data=st.data())
+def test_vector_passes_equal_the_emulator(data: st.DataObject) -> None:
+    check_case(data.draw(vector_sequences(data.draw(st.sampled_from([TINY, WIDE, NARROW])), exact=False)))
 
 
 @few(2)

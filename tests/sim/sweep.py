@@ -18,6 +18,7 @@ from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.params import CoreParams
 from insitu.sim.rtl.compiled import CompiledEngine
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
+from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
 from tests.sim.test_rtl_core import check
 
 #: (cases, how many a core, whether the streams stall)
@@ -28,6 +29,10 @@ PLAN: tuple[tuple[Callable[..., SearchStrategy[Case]], int, bool], ...] = (
     (partial(convolution_sequences, exact=False), 60, False),
     (partial(convolution_sequences, exact=False), 20, True),
     (moves, 60, False),
+    (partial(vector_instructions, exact=False), 400, False),
+    (partial(vector_sequences, exact=False), 80, False),
+    (partial(vector_sequences, exact=False), 20, True),
+    (partial(depthwise_sequences, exact=False), 60, False),
 )
 
 
@@ -35,7 +40,7 @@ def random_core(generator: random.Random, sizes: list[int]) -> CoreParams:
     """Any widths, memories of a few hundred words."""
     widths = {f"{role}_bits": generator.randint(*WIDTHS[role]) for role in Role}
     widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
-    depths = {f"{memory}_depth": generator.randint(24, 320) for memory in ("act", "err", "wgt")}
+    depths = {f"{memory}_depth": generator.randint(24, 320) for memory in ("act", "err", "wgt", "tab")}
     return CoreParams(n=generator.choice(sizes), program_depth=64, **widths, **depths)
 
 

@@ -15,8 +15,9 @@ from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.compiled import CompiledEngine
 from insitu.sim.rtl.lockstep import Lockstep, run_all
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
+from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
 
-SMALL = {"act_depth": 160, "err_depth": 128, "wgt_depth": 144, "program_depth": 64}
+SMALL = {"act_depth": 160, "err_depth": 128, "wgt_depth": 144, "tab_depth": 72, "program_depth": 64}
 CORES = {
     "n4": CoreParams(n=4, **SMALL),
     "n4-narrow": CoreParams(
@@ -83,6 +84,9 @@ def explore(cases: int) -> settings:
         (partial(train_sequences, exact=False), 40),
         (partial(convolution_sequences, exact=False), 40),
         (moves, 60),
+        (partial(vector_instructions, exact=False), 300),
+        (partial(vector_sequences, exact=False), 40),
+        (partial(depthwise_sequences, exact=False), 40),
     ],
 )
 def test_equals_the_emulator(engine: CompiledEngine, strategy: Callable[..., SearchStrategy[Case]], cases: int) -> None:
