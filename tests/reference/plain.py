@@ -29,7 +29,7 @@ def put(machine: ReferenceMachine, m: Grid, rows: list[list[int]]) -> None:
     assert (len(rows), len(rows[0])) == (m.rows, sum(m.groups))
     for r, row in enumerate(rows):
         for c, value in enumerate(row):
-            machine._write(m, r, c, value)
+            machine.write(m, r, c, value)
 
 
 def run(i: Instruction, **given: list[list[int]]) -> tuple[ReferenceMachine, list[list[int]]]:
@@ -41,7 +41,7 @@ def run(i: Instruction, **given: list[list[int]]) -> tuple[ReferenceMachine, lis
     machine.execute(i.encode())
     assert not machine.accumulator_overflow
     assert machine.saturated == 0
-    return machine, machine._read(grids["d"])
+    return machine, machine.read(grids["d"])
 
 
 def placed(values: dict[str, Any]) -> Instruction:

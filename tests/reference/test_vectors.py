@@ -157,7 +157,7 @@ def test_a_sum_by_hand(ea: int, eb: int, ed: int, expected: list[int]) -> None:
     put(machine, operands(i)["a"], [[5, -6]])
     put(machine, operands(i)["b"], [[7, 9]])
     machine.execute(i.encode())
-    assert machine._read(operands(i)["d"]) == [expected]
+    assert machine.read(operands(i)["d"]) == [expected]
 
 
 def test_a_table_by_hand() -> None:
@@ -168,11 +168,11 @@ def test_a_table_by_hand() -> None:
     look = placed({"opcode": Opcode.LOOKUP} | tabled)
     put(machine, operands(look)["a"], [[-4, -3, -2, 3, 4, 0]])
     machine.execute(look.encode())
-    assert machine._read(operands(look)["d"]) == [[0, 1, 12, 33, 0, 21]]
+    assert machine.read(operands(look)["d"]) == [[0, 1, 12, 33, 0, 21]]
     # The product takes the table's word in B's place: lane 0 again from column 4 on.
     product = placed({"opcode": Opcode.MULTIPLY, "memory": Memory.ERR, "width": 16} | tabled)
     put(machine, operands(product)["a"], [[1, -1, 2, 1, 5, 1]])
     put(machine, operands(product)["b"], [[-4, -3, -2, 3, 2, 0]])
     machine.execute(product.encode())
-    assert machine._read(operands(product)["d"]) == [[0, -1, 24, 33, 150, 21]]
+    assert machine.read(operands(product)["d"]) == [[0, -1, 24, 33, 150, 21]]
     assert machine.saturated == 0
