@@ -52,10 +52,10 @@ verify: env
 	@$(BIN)/insitu verify --core n=8
 	@$(BIN)/insitu verify --core n=16
 
-# What bench/emulator.py is held against, apart from our own environment.
+# What the benchmarks are held against, apart from our own environment.
 peers:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet torch==2.13.0 qtorch==0.3.0 ninja setuptools numpy
+	.venv-peers/bin/python -m pip install --quiet torch==2.13.0 qtorch==0.3.0 ninja setuptools "numpy<2.4" scalesim==3.0.0
 
 clean:
 	rm -rf $(VENV) .venv-peers build *.egg-info .ruff_cache .mypy_cache
