@@ -18,8 +18,8 @@ from insitu.sim.rows import constants
 
 
 class Weights:
-    """Masters as the read port delivers them: int16, laid out as the masters are, as far as the widest matrix asked
-    for. One for each place, width, shift and rounding, shared by all passes that read it.
+    """Masters as the read port delivers them: int16, laid out as the masters are, as far as the largest matrix asked
+    for. One for each place, width, shift and rounding, mostly, shared by all passes that read it.
 
     version: raised whenever they changed.
     """
@@ -36,14 +36,18 @@ class Weights:
     def matrix(self) -> Matrix:
         return self._masters.matrix
 
-    def cover(self, matrix: Matrix) -> None:
-        """Deliver at least this matrix, which begins at the same place."""
-        n, rows = self._machine.core.n, max(matrix.rows, self.matrix.rows)
-        wider = matrix if matrix.row_words(n) > self.matrix.row_words(n) else self.matrix
-        if matrix.row_words(n) == self.matrix.row_words(n) and matrix.width > self.matrix.width:
-            wider = matrix
+    def cover(self, matrix: Matrix) -> bool:
+        """Deliver at least this matrix, which begins at the same place; not, and false, where neither holds the other:
+        together they could reach beyond the memory, or lie row over row."""
+        words, own = matrix.row_words(self._machine.core.n), self.matrix.row_words(self._machine.core.n)
+        holds = matrix.rows <= self.matrix.rows and words <= own
+        if not holds and not (matrix.rows >= self.matrix.rows and words >= own):
+            return False
+        wider = matrix if (words, matrix.width) > (own, self.matrix.width) else self.matrix
+        rows = max(matrix.rows, self.matrix.rows)
         if (wider, rows) != (self.matrix, self.matrix.rows):
             self._place(replace(wider, rows=rows))
+        return True
 
     def _place(self, matrix: Matrix) -> None:
         n = self._machine.core.n
@@ -95,7 +99,7 @@ class Machine:
         self.seed = 1
         self.accumulator_overflow = False
         self.saturated = 0
-        self._weights: dict[tuple[int, int, int, int, int], Weights] = {}
+        self._weights: dict[tuple[int, int, int, int, int], list[Weights]] = {}
         self._readers: dict[Matrix, tuple[Weights | None, list[Weights]]] = {}
 
     def view(self, matrix: Matrix) -> Values:
@@ -115,19 +119,21 @@ class Machine:
         b = instruction.b
         width, shift, rounding = instruction.weight_width, instruction.weight_shift, int(instruction.weight_rounding)
         key = (b.base, b.pitch, width, shift, rounding)
-        found = self._weights.get(key)
-        if found is None:
-            found = self._weights[key] = Weights(self, instruction)
-        found.cover(b)
-        return found
+        shared = self._weights.setdefault(key, [])
+        for found in shared:
+            if found.cover(b):
+                return found
+        shared.append(Weights(self, instruction))
+        return shared[-1]
 
     def readers(self, matrix: Matrix) -> tuple[Weights | None, list[Weights]]:
         """Of the weights delivered from where a matrix of WGT lies: the only ones of just this matrix, which a pass
         that rewrites all of it may keep right itself, and all others."""
         if matrix not in self._readers:
-            exact = [w for w in self._weights.values() if w.matrix == matrix]
+            delivered = [w for shared in self._weights.values() for w in shared]
+            exact = [w for w in delivered if w.matrix == matrix]
             mine = exact[0] if len(exact) == 1 else None
-            met = [w for w in self._weights.values() if w is not mine and w.matrix.overlaps(matrix, self.core.n)]
+            met = [w for w in delivered if w is not mine and w.matrix.overlaps(matrix, self.core.n)]
             self._readers[matrix] = mine, met
         return self._readers[matrix]
 
@@ -137,8 +143,9 @@ class Machine:
 
     def changed(self) -> None:
         """All memories were written: weights are delivered anew."""
-        for weights in self._weights.values():
-            weights.expire()
+        for shared in self._weights.values():
+            for weights in shared:
+                weights.expire()
 
     def shift(self, scale: int, source: int) -> int:
         """The clamped shift from an accumulator's exponent to a scale register's."""

@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insitu.arch.check import PlaceError, WidthError, check
+from insitu.arch.check import PlaceError, WidthError, check, check_apart
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from tests.reference.drawing import Case, on_any_core
 from tests.reference.strategies import convolution_sequences, moves, pass_instructions, train_sequences
+from tests.reference.vector_strategies import (
+    depthwise_sequences,
+    on_vector_cores,
+    vector_instructions,
+    vector_sequences,
+)
 
 CORE = CoreParams(
     n=4,
@@ -27,9 +33,11 @@ CORE = CoreParams(
     act_depth=64,
     err_depth=32,
     wgt_depth=48,
+    tab_depth=24,
 )
 PITCHES = {"a_pitch": 2, "b_pitch": 2, "d_pitch": 2}
 SHAPE = {"rows": 5, "cols": 6, "depth": 7}
+KERNEL = {"rows": 2, "cols": 6, "map_width": 3, "out_width": 2, "kernel_width": 2}
 PASSES: dict[Opcode, Instruction] = {
     Opcode.FORWARD: Instruction(opcode=Opcode.FORWARD, width=7, weight_width=5, **SHAPE, **PITCHES),
     Opcode.BACKWARD: Instruction(
@@ -37,15 +45,35 @@ PASSES: dict[Opcode, Instruction] = {
     ),
     Opcode.UPDATE: Instruction(opcode=Opcode.UPDATE, width=9, master_width=12, **SHAPE, **PITCHES),
     Opcode.LOSS: Instruction(opcode=Opcode.LOSS, width=6, rows=5, cols=6, **PITCHES),
+    Opcode.DW_FORWARD: Instruction(opcode=Opcode.DW_FORWARD, width=7, weight_width=5, **KERNEL, **PITCHES),
+    Opcode.DW_BACKWARD: Instruction(
+        opcode=Opcode.DW_BACKWARD, width=6, weight_width=5, mask=1, m_pitch=2, **KERNEL, **PITCHES
+    ),
+    Opcode.DW_UPDATE: Instruction(opcode=Opcode.DW_UPDATE, width=9, master_width=12, bias=1, **KERNEL, **PITCHES),
+    Opcode.ADD: Instruction(opcode=Opcode.ADD, width=7, rows=5, cols=6, **PITCHES),
+    Opcode.MULTIPLY: Instruction(
+        opcode=Opcode.MULTIPLY, memory=Memory.ERR, width=6, mask=1, m_pitch=2, rows=5, cols=6, table_bits=4, **PITCHES
+    ),
+    Opcode.REDUCE: Instruction(opcode=Opcode.REDUCE, width=6, rows=5, cols=6, map_width=2, **PITCHES),
 }
+#: ADD and MULTIPLY narrow to what their memory holds.
+ELSEWHERE = [
+    Instruction(opcode=Opcode.ADD, memory=Memory.ERR, width=6, rows=5, cols=6, **PITCHES),
+    Instruction(opcode=Opcode.MULTIPLY, width=7, rows=5, cols=6, **PITCHES),
+]
+LOOKUP = Instruction(
+    opcode=Opcode.LOOKUP, rows=5, cols=6, a_pitch=2, d_pitch=2, table_base=16, table_bits=3, table_drop=1
+)
 MOVES = [
     Instruction(opcode=opcode, memory=memory, rows=5, cols=6, **{f"{operand}_pitch": 2})
     for opcode, operand in [(Opcode.LOAD, "d"), (Opcode.STORE, "a")]
     for memory in Memory
+    if (opcode, memory) != (Opcode.STORE, Memory.TAB)
 ]
+EVERY = [*PASSES.values(), *ELSEWHERE, LOOKUP, *MOVES]
 
 
-@pytest.mark.parametrize("instruction", [*PASSES.values(), *MOVES, Instruction(opcode=Opcode.HALT)], ids=str)
+@pytest.mark.parametrize("instruction", [*EVERY, Instruction(opcode=Opcode.HALT)], ids=str)
 def test_the_widest_a_core_has(instruction: Instruction) -> None:
     check(instruction, CORE)
 
@@ -56,7 +84,12 @@ def test_passes_drawn_for_a_core(case: Case) -> None:
 
 
 @settings(deadline=None)
-@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences), on_any_core(moves)))
+@given(
+    st.one_of(
+        *(on_any_core(programs) for programs in (train_sequences, convolution_sequences, moves)),
+        *(on_vector_cores(programs) for programs in (vector_instructions, vector_sequences, depthwise_sequences)),
+    )
+)
 def test_programs_drawn_for_a_core(case: Case) -> None:
     for instruction in case.instructions:
         check(instruction, case.core)
@@ -72,19 +105,52 @@ def test_programs_drawn_for_a_core(case: Case) -> None:
         (Opcode.UPDATE, "width", "gradient"),
         (Opcode.UPDATE, "master_width", "master"),
         (Opcode.LOSS, "width", "error"),
+        (Opcode.DW_FORWARD, "width", "activation"),
+        (Opcode.DW_FORWARD, "weight_width", "weight"),
+        (Opcode.DW_BACKWARD, "width", "error"),
+        (Opcode.DW_BACKWARD, "weight_width", "weight"),
+        (Opcode.DW_UPDATE, "width", "gradient"),
+        (Opcode.DW_UPDATE, "master_width", "master"),
+        (Opcode.ADD, "width", "activation"),
+        (Opcode.MULTIPLY, "width", "error"),
+        (Opcode.REDUCE, "width", "error"),
     ],
 )
 def test_a_bit_more(opcode: Opcode, field: str, role: str) -> None:
-    has = getattr(PASSES[opcode], field)
-    wide = replace(PASSES[opcode], **{field: has + 1})
-    with pytest.raises(WidthError, match=rf"{opcode.name}\.{field}={has + 1}: .*{role} datapath has {has} bits"):
+    refused_a_bit_wider(PASSES[opcode], field, role)
+
+
+@pytest.mark.parametrize(("instruction", "role"), list(zip(ELSEWHERE, ["error", "activation"], strict=True)))
+def test_a_bit_more_than_its_memory(instruction: Instruction, role: str) -> None:
+    refused_a_bit_wider(instruction, "width", role)
+
+
+def refused_a_bit_wider(instruction: Instruction, field: str, role: str) -> None:
+    has = getattr(instruction, field)
+    wide = replace(instruction, **{field: has + 1})
+    name = instruction.opcode.name
+    with pytest.raises(WidthError, match=rf"{name}\.{field}={has + 1}: .*{role} datapath has {has} bits"):
         check(wide, CORE)
+
+
+@pytest.mark.parametrize("instruction", [LOOKUP, PASSES[Opcode.MULTIPLY]], ids=str)
+def test_a_table_ends_with_its_memory(instruction: Instruction) -> None:
+    """TAB has 24 words: three tables of 8, one of 16."""
+    size = 1 << instruction.table_bits
+    last = 24 // size * size - size
+    check(replace(instruction, table_base=last), CORE)
+    with pytest.raises(PlaceError, match=rf"its table ends at word {last + 2 * size} of TAB, which has 24"):
+        check(replace(instruction, table_base=last + size), CORE)
+
+
+def test_without_a_table_none_is_looked_for() -> None:
+    check(replace(PASSES[Opcode.MULTIPLY], table_bits=0, table_base=4095), CORE)
 
 
 def operands() -> list[Any]:
     return [
         pytest.param(i, name, id=f"{i.opcode.name}-{m.memory.name}-{name}")
-        for i in [*PASSES.values(), *MOVES]
+        for i in EVERY
         for name, m in i.matrices.items()
     ]
 
@@ -117,3 +183,14 @@ def test_groups_of_columns_do_not_overlap() -> None:
     check(update, CORE)
     with pytest.raises(PlaceError, match="operand d: rows of 8 elements overlap at a pitch of 1 words"):
         check(replace(update, d_pitch=1), CORE)
+
+
+@pytest.mark.parametrize(("d_base", "over"), [(0, "a"), (9, "a"), (10, ""), (19, "b"), (20, "b"), (30, "")])
+def test_d_apart_from_what_it_is_of(d_base: int, over: str) -> None:
+    """A takes words 0 to 9 of ACT, B 20 to 29: D, of ten words, between them or behind."""
+    add = Instruction(opcode=Opcode.ADD, width=7, rows=5, cols=6, b_base=20, d_base=d_base, **PITCHES)  # type: ignore[arg-type]
+    if over:
+        with pytest.raises(PlaceError, match=f"ADD: D at word {d_base} lies over operand {over}"):
+            check_apart(add, CORE.n)
+    else:
+        check_apart(add, CORE.n)

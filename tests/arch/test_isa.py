@@ -8,58 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
+from insitu.arch.isa import CONSTANT_MAX, FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
-from insitu.arch.window import Window
-from tests.reference.drawing import Case, on_any_core
-from tests.reference.strategies import moves, pass_instructions
-from tests.reference.windows import Grid, operands
-
-ENUMS = {"rounding": Rounding, "update_rounding": Rounding, "overflow": Overflow, "memory": Memory}
-LOWEST = {"width": 2, "weight_width": 2, "master_width": 2, "rows": 1, "cols": 2, "depth": 2}
-HIGHEST = {"width": 16, "weight_width": 16, "master_width": 32}
-
-SMALL: dict[Opcode, dict[str, Any]] = {
-    Opcode.HALT: {},
-    Opcode.LOAD: {"rows": 2, "cols": 3},
-    Opcode.STORE: {"rows": 2, "cols": 3},
-    Opcode.FORWARD: {"rows": 2, "cols": 3, "depth": 4, "width": 8, "weight_width": 8},
-    Opcode.BACKWARD: {"rows": 2, "cols": 3, "depth": 4, "width": 8, "weight_width": 8},
-    Opcode.UPDATE: {"rows": 2, "cols": 3, "depth": 4, "width": 8, "master_width": 16},
-    Opcode.LOSS: {"rows": 2, "cols": 3, "width": 8},
-    Opcode.POOL: {"rows": 2, "cols": 3},
-    Opcode.UNPOOL: {"rows": 2, "cols": 3},
-}
-
-
-def small(opcode: Opcode, **changes: Any) -> Instruction:
-    return Instruction(opcode=opcode, **(SMALL[opcode] | changes))
-
-
-@st.composite
-def instructions(draw: st.DrawFn) -> Instruction:
-    """Any valid instruction: every field it reads anywhere in its range."""
-    opcode = draw(st.sampled_from(Opcode))
-    values: dict[str, Any] = {}
-    for name in USED[opcode]:
-        f = FIELDS[name]
-        if name in ENUMS:
-            values[name] = draw(st.sampled_from(ENUMS[name]))
-        elif name == "weight_rounding":
-            values[name] = draw(st.sampled_from([Rounding.FLOOR, Rounding.NEAREST]))
-        else:
-            values[name] = draw(st.integers(LOWEST.get(name, f.minimum), HIGHEST.get(name, f.maximum)))
-    if values.get("track"):
-        values["exact"] = 0
-    if opcode in (Opcode.LOAD, Opcode.STORE):
-        values["cols"] = max(values["cols"], 1 + values["bias"])
-    return Instruction(opcode=opcode, **values)
-
+from tests.arch.small import CONSTANT, ENUMS, NO_WEIGHTS, instructions, small
 
 # The table.
 
@@ -128,24 +84,34 @@ def test_reserved_bits_are_refused(word: int) -> None:
             Instruction.decode(words)
 
 
-@pytest.mark.parametrize("value", [9, 12, 15])
-def test_opcodes_that_are_none(value: int) -> None:
-    with pytest.raises(ArchError, match=rf"opcode={value}: allowed are 0 \(HALT\).*8 \(UNPOOL\)"):
-        Instruction.decode([value] + [0] * (WORDS - 1))
+def test_every_word_has_an_opcode_and_a_memory() -> None:
+    for name, kind in (("opcode", Opcode), ("memory", Memory)):
+        assert sorted(kind) == list(range(FIELDS[name].maximum + 1))
 
 
-def test_a_memory_that_is_none() -> None:
-    words = small(Opcode.LOAD).encode()
-    words[0] |= np.uint32(3 << FIELDS["memory"].lsb)
-    with pytest.raises(ArchError, match=r"memory=3: allowed are 0 \(ACT\), 1 \(ERR\), 2 \(WGT\)"):
+@pytest.mark.parametrize(("memory", "allowed"), [(Memory.WGT, True), (Memory.TAB, False)])
+def test_a_table_is_never_stored(memory: Memory, allowed: bool) -> None:
+    words = small(Opcode.STORE).encode()
+    words[0] |= np.uint32(memory << FIELDS["memory"].lsb)
+    if allowed:
+        assert Instruction.decode(words).a.memory is memory
+        return
+    with pytest.raises(ArchError, match=r"STORE.memory=3: tables are written and looked up, never read"):
         Instruction.decode(words)
 
 
-@pytest.mark.parametrize(("opcode", "field", "value"), [(Opcode.LOAD, "memory", 3), (9, "opcode", 9)])
-def test_enumerations_are_checked_where_an_instruction_is_made(opcode: Any, field: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("memory", 4, r"0 \(ACT\), 1 \(ERR\), 2 \(WGT\), 3 \(TAB\)"),
+        ("opcode", 16, r"0 \(HALT\).*15 \(LOOKUP\)"),
+        ("opcode", -1, r"0 \(HALT\)"),
+    ],
+)
+def test_enumerations_are_checked_where_an_instruction_is_made(field: str, value: int, allowed: str) -> None:
     """What encodes must decode: a value that no enumeration has is refused at once."""
-    values = {"opcode": opcode, "rows": 1, "cols": 1, field: value}
-    with pytest.raises(ArchError, match=f"{field}={value}"):
+    values: dict[str, Any] = {"opcode": Opcode.LOAD, "rows": 1, "cols": 1, field: value}
+    with pytest.raises(ArchError, match=f"{field}={value}: allowed are {allowed}"):
         Instruction(**values)
 
 
@@ -193,161 +159,37 @@ def test_a_field_the_opcode_does_not_read(opcode: Opcode, field: str) -> None:
         (Opcode.UPDATE, {"master_width": 1}, r"master_width=1: allowed are 2 to 32"),
         (Opcode.UPDATE, {"master_width": 33}, r"master_width=33: allowed are 2 to 32"),
         (Opcode.LOSS, {"track": 1, "exact": 1}, "track and exact"),
+        (Opcode.ADD, {"track": 1, "exact": 1}, "track and exact"),
+        (Opcode.REDUCE, {"cols": 0}, "2 x 0"),
+        (Opcode.DW_FORWARD, {"width": 1}, r"width=1: allowed are 2 to 16"),
+        (Opcode.DW_BACKWARD, {"weight_width": 0}, r"weight_width=0: allowed are 2 to 16"),
+        (Opcode.DW_UPDATE, {"master_width": 33}, r"master_width=33: allowed are 2 to 32"),
+        *(
+            (o, {"memory": m}, rf"memory={m}: allowed are 0 \(ACT\) and 1 \(ERR\)")
+            for o in (Opcode.ADD, Opcode.MULTIPLY)
+            for m in (2, 3)
+        ),
+        (Opcode.ADD, {"memory": 1, "relu": 1}, "relu=1: of activations only"),
+        (Opcode.MULTIPLY, {"memory": 1, "relu": 1}, "relu=1: of activations only"),
+        (Opcode.ADD, {"memory": 0, "mask": 1}, "mask=1: of errors only"),
+        (Opcode.MULTIPLY, {"memory": 0, "mask": 1}, "mask=1: of errors only"),
+        (Opcode.DW_FORWARD, CONSTANT | {"constant": CONSTANT_MAX + 1}, "constant=16385: allowed are 1 to 16384, or 0"),
+        (Opcode.DW_FORWARD, CONSTANT | {"bias": 1}, "constant=5 is in the place of B: bias=1 must be 0"),
+        *(
+            (o, CONSTANT | {name: 1}, f"constant=5 is in the place of B: {name}=1 must be 0")
+            for o in (Opcode.DW_FORWARD, Opcode.DW_BACKWARD)
+            for name in ("weight_rounding", *NO_WEIGHTS)
+        ),
+        *((Opcode.LOOKUP, {"table_bits": bits}, f"table_bits={bits}: allowed are 2 to 12") for bits in (0, 1, 13)),
+        *((Opcode.MULTIPLY, {"table_bits": bits}, f"table_bits={bits}: allowed are 2 to 12") for bits in (1, 13)),
+        (Opcode.LOOKUP, {"table_bits": 3, "table_base": 0x14}, "table_base=0x14: must be a multiple of .* 8 words"),
+        (Opcode.MULTIPLY, {"table_bits": 2, "table_base": 2}, "table_base=0x2: must be a multiple of .* 4 words"),
     ],
 )
 def test_what_no_pass_can_be(opcode: Opcode, changes: dict[str, int], bad: str) -> None:
     with pytest.raises(ArchError, match=bad) as error:
         small(opcode, **changes)
     assert opcode.name in str(error.value)
-
-
-# Operands.
-
-
-def shape(instruction: Instruction, operand: str) -> tuple[Memory, int, int]:
-    m = instruction.matrices[operand]
-    return m.memory, m.rows, m.cols
-
-
-@pytest.mark.parametrize(
-    ("instruction", "expected"),
-    [
-        (small(Opcode.HALT), {}),
-        (small(Opcode.LOAD, memory=Memory.WGT), {"d": (Memory.WGT, 2, 3)}),
-        (small(Opcode.STORE, memory=Memory.ERR), {"a": (Memory.ERR, 2, 3)}),
-        (
-            small(Opcode.FORWARD),
-            {"a": (Memory.ACT, 2, 4), "b": (Memory.WGT, 3, 4), "d": (Memory.ACT, 2, 3)},
-        ),
-        (
-            small(Opcode.FORWARD, bias=1),
-            {"a": (Memory.ACT, 2, 3), "b": (Memory.WGT, 3, 4), "d": (Memory.ACT, 2, 3)},
-        ),
-        (
-            small(Opcode.BACKWARD),
-            {"a": (Memory.ERR, 2, 4), "b": (Memory.WGT, 4, 3), "d": (Memory.ERR, 2, 3)},
-        ),
-        (
-            small(Opcode.BACKWARD, mask=1),
-            {"a": (Memory.ERR, 2, 4), "b": (Memory.WGT, 4, 3), "d": (Memory.ERR, 2, 3), "m": (Memory.ACT, 2, 3)},
-        ),
-        (
-            small(Opcode.UPDATE),
-            {"a": (Memory.ERR, 4, 2), "b": (Memory.ACT, 4, 3), "d": (Memory.WGT, 2, 3)},
-        ),
-        (
-            small(Opcode.UPDATE, bias=1),
-            {"a": (Memory.ERR, 4, 2), "b": (Memory.ACT, 4, 2), "d": (Memory.WGT, 2, 3)},
-        ),
-        (
-            small(Opcode.LOSS),
-            {"a": (Memory.ACT, 2, 3), "b": (Memory.ERR, 2, 3), "d": (Memory.ERR, 2, 3)},
-        ),
-    ],
-    ids=lambda value: value.opcode.name if isinstance(value, Instruction) else "",
-)
-def test_operands(instruction: Instruction, expected: dict[str, tuple[Memory, int, int]]) -> None:
-    assert {name: shape(instruction, name) for name in instruction.matrices} == expected
-
-
-#: A map of 3 x 5, an output of 2 x 4, a kernel of 2 x 3.
-WINDOW = {"map_height": 3, "map_width": 5, "out_height": 2, "out_width": 4, "kernel_height": 2, "kernel_width": 3}
-ONE_TAP = WINDOW | {"kernel_height": 0, "kernel_width": 1}
-
-
-@pytest.mark.parametrize(
-    ("instruction", "expected"),
-    [
-        # (memory, rows, columns of a group, groups, columns of the last)
-        (
-            small(Opcode.FORWARD, **WINDOW),
-            {"a": (Memory.ACT, 30, 4, 1, 0), "b": (Memory.WGT, 3, 4, 6, 0), "d": (Memory.ACT, 16, 3, 1, 0)},
-        ),
-        (
-            small(Opcode.FORWARD, bias=1, **WINDOW),
-            {"a": (Memory.ACT, 30, 3, 1, 0), "b": (Memory.WGT, 3, 3, 6, 1), "d": (Memory.ACT, 16, 3, 1, 0)},
-        ),
-        (
-            small(Opcode.FORWARD, bias=1, **ONE_TAP),
-            {"a": (Memory.ACT, 30, 3, 1, 0), "b": (Memory.WGT, 3, 4, 1, 0), "d": (Memory.ACT, 16, 3, 1, 0)},
-        ),
-        (
-            small(Opcode.BACKWARD, mask=1, **WINDOW),
-            {
-                "a": (Memory.ERR, 16, 4, 1, 0),
-                "b": (Memory.WGT, 4, 3, 6, 0),
-                "d": (Memory.ERR, 30, 3, 1, 0),
-                "m": (Memory.ACT, 30, 3, 1, 0),
-            },
-        ),
-        (
-            small(Opcode.UPDATE, **WINDOW),
-            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 3, 1, 0), "d": (Memory.WGT, 2, 3, 6, 0)},
-        ),
-        (
-            small(Opcode.UPDATE, bias=1, **WINDOW),
-            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 2, 1, 0), "d": (Memory.WGT, 2, 2, 6, 1)},
-        ),
-        (
-            small(Opcode.UPDATE, bias=1, **ONE_TAP),
-            {"a": (Memory.ERR, 32, 2, 1, 0), "b": (Memory.ACT, 60, 2, 1, 0), "d": (Memory.WGT, 2, 3, 1, 0)},
-        ),
-        (small(Opcode.POOL, **WINDOW), {"a": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.ACT, 16, 3, 1, 0)}),
-        (
-            small(Opcode.UNPOOL, **WINDOW),
-            {"a": (Memory.ERR, 16, 3, 1, 0), "b": (Memory.ACT, 30, 3, 1, 0), "d": (Memory.ERR, 30, 3, 1, 0)},
-        ),
-        (
-            small(Opcode.LOAD, memory=Memory.WGT, bias=1, kernel_height=2, kernel_width=3),
-            {"d": (Memory.WGT, 2, 2, 6, 1)},
-        ),
-        (small(Opcode.LOAD, memory=Memory.WGT, bias=1), {"d": (Memory.WGT, 2, 3, 1, 0)}),
-        (small(Opcode.STORE, map_height=3, map_width=5), {"a": (Memory.ACT, 30, 3, 1, 0)}),
-    ],
-    ids=lambda value: value.opcode.name if isinstance(value, Instruction) else "",
-)
-def test_operands_over_a_window(
-    instruction: Instruction, expected: dict[str, tuple[Memory, int, int, int, int]]
-) -> None:
-    got = {name: (m.memory, m.rows, m.cols, m.groups, m.tail) for name, m in instruction.matrices.items()}
-    assert got == expected
-
-
-@settings(deadline=None)
-@given(st.one_of(on_any_core(pass_instructions), on_any_core(moves)))
-def test_operands_are_those_of_the_contract(case: Case) -> None:
-    for i in case.instructions:
-        n = case.core.n
-        grids = operands(i)
-        assert set(i.matrices) == set(grids)
-        for name, m in i.matrices.items():
-            groups = (m.cols,) * m.groups + (m.tail,) * (m.tail > 0)
-            assert Grid(memory=m.memory, base=m.base, pitch=m.pitch, rows=m.rows, groups=groups) == grids[name]
-            address, bank = m.locate(n)
-            places = [[grids[name].place(r, c, n) for c in range(m.width)] for r in range(m.rows)]
-            assert np.stack([address, bank], axis=2).tolist() == [[list(place) for place in row] for row in places]
-
-
-def test_a_window_of_an_instruction() -> None:
-    w = small(Opcode.FORWARD, **WINDOW, stride=1, pad_height=2, pad_width=15).window
-    assert (w.map_height, w.map_width, w.out_height, w.out_width) == (3, 5, 2, 4)
-    assert (w.kernel_height, w.kernel_width, w.stride_height, w.stride_width) == (2, 3, 2, 2)
-    assert (w.pad_height, w.pad_width) == (2, 15)
-    for opcode in (Opcode.POOL, Opcode.UNPOOL):
-        w = small(opcode, **WINDOW).window
-        # A pool's kernels lie side by side.
-        assert (w.stride_height, w.stride_width, w.pad_height, w.pad_width) == (2, 3, 0, 0)
-    # An extent of 0 is one.
-    for opcode in set(Opcode) - {Opcode.HALT}:
-        assert small(opcode).window == Window()
-
-
-def test_operands_take_their_own_base_and_pitch() -> None:
-    places = {f"{p}_{part}": 10 * k + j for k, p in enumerate("abdm", 1) for j, part in enumerate(("base", "pitch"))}
-    matrices = small(Opcode.BACKWARD, mask=1, **places).matrices
-    assert {name: (m.base, m.pitch) for name, m in matrices.items()} == {
-        p: (10 * k, 10 * k + 1) for k, p in enumerate("abdm", 1)
-    }
 
 
 @given(instructions())

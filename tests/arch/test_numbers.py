@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from insitu.arch.errors import ArchError
 from insitu.arch.numbers import (
+    ALIGN_MAX,
     EXPONENT_MAX,
     EXPONENT_MIN,
     FixedFormat,
     Overflow,
     Rounding,
+    alignment,
     clamp,
     fit,
     magnitude_bits,
@@ -155,6 +157,22 @@ def test_range_exponent_is_the_finest_that_does_not_overflow(x: int, source: int
 def test_range_exponent_stays_in_a_scale_register() -> None:
     assert range_exponent(-300, 4, 8) == EXPONENT_MIN
     assert range_exponent(120, 40, 8) == EXPONENT_MAX
+
+
+@pytest.mark.parametrize("a", [EXPONENT_MIN, -40, -7, 0, 33, EXPONENT_MAX])
+@pytest.mark.parametrize("apart", range(-ALIGN_MAX - 3, ALIGN_MAX + 4))
+def test_alignment_keeps_the_values_of_both_or_leaves_the_finer_out(a: int, apart: int) -> None:
+    b = a - apart
+    of_a, of_b, source = alignment(a, b)
+    assert source == (min(a, b) if abs(apart) <= ALIGN_MAX else max(a, b))
+    for factor, own, other in ((of_a, a, b), (of_b, b, a)):
+        if abs(apart) <= ALIGN_MAX or own > other:
+            assert Fraction(factor) * Fraction(2) ** source == Fraction(2) ** own
+        else:
+            assert factor == 0
+    # Factors are elements of the widest word.
+    assert max(of_a, of_b) <= 1 << ALIGN_MAX < 1 << 15
+    assert alignment(b, a) == (of_b, of_a, source)
 
 
 def test_clamp() -> None:

@@ -93,7 +93,13 @@ def test_a_master_holds_its_weight() -> None:
 
 @pytest.mark.parametrize(
     ("name", "high"),
-    [("act_depth", DEPTH_MAX), ("err_depth", DEPTH_MAX), ("wgt_depth", DEPTH_MAX), ("program_depth", 4095)],
+    [
+        ("act_depth", DEPTH_MAX),
+        ("err_depth", DEPTH_MAX),
+        ("wgt_depth", DEPTH_MAX),
+        ("tab_depth", 4096),
+        ("program_depth", 4095),
+    ],
 )
 def test_depths_have_both_ends(name: str, high: int) -> None:
     for depth in (1, high):
@@ -111,12 +117,13 @@ def test_streams_carry_every_memory(core: CoreParams) -> None:
     assert words[Memory.ACT] == core.activation_bits
     assert words[Memory.ERR] >= max(core.error_bits, core.target_bits)
     assert words[Memory.WGT] == core.master_bits
+    assert words[Memory.TAB] == core.activation_bits
     assert core.lane_bits in (8, 16, 32)
     assert core.lane_bits >= max(words.values())
     assert core.lane_bits == 8 or core.lane_bits // 2 < max(words.values())
     assert core.stream_bits >= core.n * core.lane_bits
     assert core.stream_bits % 32 == 0
-    assert [core.depth(m) for m in Memory] == [core.act_depth, core.err_depth, core.wgt_depth]
+    assert [core.depth(m) for m in Memory] == [core.act_depth, core.err_depth, core.wgt_depth, core.tab_depth]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,8 @@ def test_streams_carry_every_memory(core: CoreParams) -> None:
         ("n=16", CoreParams(n=16)),
         ("edge8,n=16,wgt_depth=32768", CoreParams(n=16, wgt_depth=32768)),
         ("weight_bits=4,master_bits=9", CoreParams(weight_bits=4, master_bits=9)),
-        ("tiny4,act_depth=77", CoreParams(n=4, act_depth=77, err_depth=512, wgt_depth=2048)),
+        ("tiny4,act_depth=77", CoreParams(n=4, act_depth=77, err_depth=512, wgt_depth=2048, tab_depth=512)),
+        ("tab_depth=1", CoreParams(tab_depth=1)),
     ],
 )
 def test_parse(text: str, expected: CoreParams) -> None:

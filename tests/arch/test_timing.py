@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from insitu.arch import timing
@@ -14,8 +14,10 @@ from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
 from insitu.arch.params import ARRAY_SIZES
 from insitu.arch.timing import Cost, cost
+from tests.reference.drawing import Case
 from tests.reference.strategies import PASSES
-from tests.reference.windows import Tile, area, meetings, parts
+from tests.reference.vector_strategies import VECTOR_PASSES, on_vector_cores, vector_instructions
+from tests.reference.windows import Tile, area, meetings, operands, parts
 from tests.reference.windows import tiles as plain_tiles
 
 sides = st.sampled_from(ARRAY_SIZES)
@@ -149,9 +151,63 @@ def test_a_pool_takes_a_cycle_a_word(case: tuple[Instruction, int]) -> None:
     assert got.macs == got.issue == got.wait == got.stream == 0
 
 
+def read_words(i: Instruction, n: int) -> list[int]:
+    """Cycles that a vector pass takes of each drained row: a word a cycle of each operand's read port, one at least."""
+    met, d = meetings(i), operands(i)["d"]
+    act_or_err = [m.memory for name, m in operands(i).items() if name in "ab" and m.memory is not Memory.WGT]
+    # What two operands share a read port for comes one after the other.
+    each = len(act_or_err) - len(set(act_or_err)) + 1
+    rows = []
+    for r in range(d.rows):
+        pixel = r // i.rows
+        if i.opcode is Opcode.DW_FORWARD:
+            words = sum(1 for q, _ in met if q == pixel) + i.bias
+        elif i.opcode is Opcode.DW_BACKWARD:
+            words = sum(1 for p in met.values() if p == pixel)
+        elif i.opcode is Opcode.DW_UPDATE:
+            words = i.rows * (area(i, "out") if r == area(i, "kernel") else sum(1 for _, t in met if t == r))
+        else:
+            words = area(i, "map") if i.opcode is Opcode.REDUCE else 1
+        rows.append(max(1, each * words))
+    return rows * len(range(0, i.cols, n))
+
+
+@settings(deadline=None)
+@given(on_vector_cores(vector_instructions, opcodes=VECTOR_PASSES))
+def test_a_vector_pass_takes_a_cycle_a_term(case: Case) -> None:
+    (i,), n = case.instructions, case.core.n
+    got, words = cost(i, n), read_words(i, n)
+    assert got.vector == sum(words)
+    to_memory = timing.UPDATE_TO_MEMORY if i.opcode is Opcode.DW_UPDATE else timing.DRAIN_TO_MEMORY
+    tail = timing.LOOKUP_TAIL if i.opcode is Opcode.LOOKUP else timing.TERM_TO_DRAIN + to_memory
+    assert got.cycles == fixed(n, i.draws) + got.vector + tail
+    assert got.macs == got.issue == got.wait == got.stream == 0
+    if i.opcode not in (Opcode.DW_UPDATE, Opcode.LOOKUP):
+        assert timing.terms(i).tolist() == words[: i.d.rows]
+
+
+def test_vector_costs_by_hand() -> None:
+    """Three pixels, a kernel of two taps a pixel to the left: output pixels meet 1, 2, 2 and 1 pixels."""
+    window = {"map_width": 3, "out_width": 4, "kernel_width": 2, "pad_width": 1}
+    sizes = {"rows": 2, "cols": 5, "width": 8}
+    forward = Instruction(opcode=Opcode.DW_FORWARD, bias=1, weight_width=8, **sizes, **window)  # type: ignore[arg-type]
+    assert cost(forward, 4).vector == 2 * 2 * (2 + 3 + 3 + 2)
+    update = Instruction(opcode=Opcode.DW_UPDATE, bias=1, master_width=16, **sizes, **window)  # type: ignore[arg-type]
+    assert cost(update, 4).vector == 2 * 2 * (3 + 3 + 4)
+    for opcode, memory, each in (
+        (Opcode.ADD, Memory.ACT, 2),
+        (Opcode.ADD, Memory.ERR, 2),
+        (Opcode.MULTIPLY, Memory.ACT, 2),
+        (Opcode.MULTIPLY, Memory.ERR, 1),
+    ):
+        both = Instruction(opcode=opcode, memory=memory, map_width=3, **sizes)  # type: ignore[arg-type]
+        assert cost(both, 4).vector == 2 * 2 * 3 * each
+
+
 @given(st.sampled_from([Opcode.LOAD, Opcode.STORE]), st.sampled_from(Memory), st.integers(0, 1), st.data())
 def test_a_kernel_moves_group_by_group(opcode: Opcode, memory: Memory, bias: int, data: st.DataObject) -> None:
     axes = ("map_height", "map_width", "kernel_height", "kernel_width")
+    assume((opcode, memory) != (Opcode.STORE, Memory.TAB))
     extents = {name: data.draw(st.integers(0, 3)) for name in axes}
     rows, cols, n = data.draw(lengths), data.draw(st.integers(1 + bias, 70)), data.draw(sides)
     got = cost(Instruction(opcode=opcode, memory=memory, rows=rows, cols=cols, bias=bias, **extents), n)

@@ -13,8 +13,8 @@ from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, CoreParams
-from tests.reference import numbers, vectors
-from tests.reference.windows import Grid, Meetings, area, meetings, operands, tiles
+from tests.reference import numbers, pools, products, vectors
+from tests.reference.windows import Grid, operands, tiles
 
 if TYPE_CHECKING:
     from tests.reference.strategies import Case
@@ -112,9 +112,9 @@ class ReferenceMachine:
             case Opcode.LOOKUP:
                 vectors.look_up(self, i)
             case Opcode.POOL:
-                self._pool(i)
+                pools.pool(self, i)
             case Opcode.UNPOOL:
-                self._unpool(i)
+                pools.unpool(self, i)
             case _:
                 self._pass(i)
         self.instructions += 1
@@ -123,7 +123,7 @@ class ReferenceMachine:
 
     # Matrices and streams.
 
-    def _read(self, m: Grid) -> Rows:
+    def read(self, m: Grid) -> Rows:
         """The matrix's elements as rows."""
         out = []
         for r in range(m.rows):
@@ -134,7 +134,7 @@ class ReferenceMachine:
             out.append(row)
         return out
 
-    def _write(self, m: Grid, r: int, c: int, value: int) -> None:
+    def write(self, m: Grid, r: int, c: int, value: int) -> None:
         address, bank = m.place(r, c, self.core.n)
         self.memory[m.memory][address][bank] = value
 
@@ -143,11 +143,11 @@ class ReferenceMachine:
         for r in range(d.rows):
             for columns in d.words(self.core.n):
                 for c, lane in zip(columns, next(beats), strict=False):
-                    self._write(d, r, c, numbers.fitted(int(lane), bits, Overflow.WRAP))
+                    self.write(d, r, c, numbers.fitted(int(lane), bits, Overflow.WRAP))
 
     def _store(self, i: Instruction) -> Beats:
         a, n = operands(i)["a"], self.core.n
-        return [[row[c] for c in columns] + [0] * (n - len(columns)) for row in self._read(a) for columns in a.words(n)]
+        return [[row[c] for c in columns] + [0] * (n - len(columns)) for row in self.read(a) for columns in a.words(n)]
 
     # Passes.
 
@@ -167,14 +167,14 @@ class ReferenceMachine:
             self.scale[i.sd] = (exponent, exponent)
 
         d = operands(i)["d"]
-        destination = self._read(d)
+        destination = self.read(d)
         for r, c, r0, r1 in self._drain(i):
             value = self._narrow(accumulators[r][c], self.scale[i.sd][0] - source, i, r0)
             if d.memory is Memory.WGT:
                 shift = numbers.limit(self.scale[i.sm][0] - self.scale[i.sd][0] + i.lr_shift, -24, 31)
                 delta = numbers.rounded(i.lr_mul * value, shift, i.update_rounding, r1)
                 value = self._fit(destination[r][c] - delta, i.master_width, Overflow.SATURATE)
-            self._write(d, r, c, value)
+            self.write(d, r, c, value)
 
         if i.track:
             exponent = self.scale[i.sd][0]
@@ -203,7 +203,7 @@ class ReferenceMachine:
     def _narrow(self, x: int, s: int, i: Instruction, r: int) -> int:
         return self._fit(numbers.shifted(x, s, i.rounding, r), i.width, i.overflow)
 
-    def _weights(self, i: Instruction) -> Rows:
+    def weights(self, i: Instruction) -> Rows:
         """Operand B out of WGT, as the read port delivers it."""
         return [
             [
@@ -212,10 +212,10 @@ class ReferenceMachine:
                 )
                 for master in row
             ]
-            for row in self._read(operands(i)["b"])
+            for row in self.read(operands(i)["b"])
         ]
 
-    def _bias(self, i: Instruction) -> int:
+    def bias(self, i: Instruction) -> int:
         """The bias operand, in units of the ACT operand."""
         s = self.scale[i.sb if operands(i)["d"].memory is Memory.WGT else i.sa][0]
         return 2 ** numbers.limit(i.bias_exponent - s, 0, self.core.activation_bits - 2)
@@ -223,77 +223,27 @@ class ReferenceMachine:
     def _accumulators(self, i: Instruction) -> Rows:
         """The accumulators after ReLU or mask, one for each element of D."""
         grids = operands(i)
-        a = self._read(grids["a"])
+        a = self.read(grids["a"])
         if i.opcode is Opcode.LOSS:
-            b = self._read(grids["b"])
+            b = self.read(grids["b"])
             bits = self.core.word_bits(Memory.ERR)
             return [numbers.loss_row(a[r], b[r], self.scale[i.sa][0], bits) for r in range(i.rows)]
         if i.opcode is Opcode.FORWARD:
-            out = self._forward(i, a, self._weights(i))
+            out = products.forward(self, i, a, self.weights(i))
         elif i.opcode is Opcode.BACKWARD:
-            out = self._backward(i, a, self._weights(i))
+            out = products.backward(self, i, a, self.weights(i))
         elif i.opcode is not Opcode.UPDATE:
             out = vectors.accumulators(self, i)
         else:
-            out = self._update(i, a, self._read(grids["b"]))
+            out = products.update(self, i, a, self.read(grids["b"]))
         if i.relu:
             out = [[max(0, x) for x in row] for row in out]
         if i.mask:
-            mask = self._read(grids["m"])
+            mask = self.read(grids["m"])
             out = [[x if mask[r][c] > 0 else 0 for c, x in enumerate(row)] for r, row in enumerate(out)]
         return out
 
-    def _forward(self, i: Instruction, a: Rows, b: Rows) -> Rows:
-        """Row q * B + sample: the taps that q meets a pixel with, then the bias."""
-        met, taps, channels, bias = meetings(i), area(i, "kernel"), i.depth - i.bias, [self._bias(i)] * i.bias
-        out = []
-        for q in range(area(i, "out")):
-            found = [(t, met[q, t]) for t in range(taps) if (q, t) in met]
-            right = []
-            for row in b:
-                terms = [row[t * channels + k] for t, _ in found for k in range(channels)]
-                right.append(terms + row[taps * channels :])
-            for sample in range(i.rows):
-                left = [x for _, p in found for x in a[p * i.rows + sample]] + bias
-                out.append([self._dot(left, right[c]) for c in range(i.cols)])
-        return out
-
-    def _backward(self, i: Instruction, a: Rows, b: Rows) -> Rows:
-        """Row p * B + sample: the taps with which an output pixel meets p."""
-        met, taps = meetings(i), area(i, "kernel")
-        meeting = {(p, t): q for (q, t), p in met.items()}
-        out = []
-        for p in range(area(i, "map")):
-            found = [(t, meeting[p, t]) for t in range(taps) if (p, t) in meeting]
-            right = [[b[k][t * i.cols + c] for t, _ in found for k in range(i.depth)] for c in range(i.cols)]
-            for sample in range(i.rows):
-                left = [x for _, q in found for x in a[q * i.rows + sample]]
-                out.append([self._dot(left, right[c]) for c in range(i.cols)])
-        return out
-
-    def _update(self, i: Instruction, a: Rows, b: Rows) -> Rows:
-        """Row r: the columns of each tap over the pixels that meet one with it, then the bias."""
-        met, taps, given = meetings(i), area(i, "kernel"), range(area(i, "out"))
-        samples, operand = range(i.depth), self._bias(i)
-        out: Rows = [[] for _ in range(i.rows)]
-
-        def extend(pixels: list[int], right: Rows) -> None:
-            for r, row in enumerate(out):
-                left = [a[q * i.depth + sample][r] for q in pixels for sample in samples]
-                row += [self._dot(left, column) for column in right]
-
-        for t in range(taps):
-            pixels = [q for q in given if (q, t) in met]
-            rows = [b[met[q, t] * i.depth + sample] for q in pixels for sample in samples]
-            right = [[row[c] for row in rows] for c in range(i.cols - i.bias)]
-            if i.bias and taps == 1:
-                right.append([operand] * len(rows))
-            extend(pixels, right)
-        if i.bias and taps > 1:
-            extend(list(given), [[operand] * (len(given) * i.depth)])
-        return out
-
-    def _dot(self, left: list[int], right: list[int]) -> int:
+    def dot(self, left: list[int], right: list[int]) -> int:
         """A sum of products in accumulator_bits, wrapped at each addition."""
         top = 2 ** (self.core.accumulator_bits - 1)
         total = 0
@@ -315,40 +265,6 @@ class ReferenceMachine:
                 yield r, c, r0, r1
         if draws:
             self.seed = numbers.xorshift(self.seed)
-
-    # Pools.
-
-    def _pool(self, i: Instruction) -> None:
-        grids, met = operands(i), meetings(i)
-        a = self._read(grids["a"])
-        for q in range(area(i, "out")):
-            for sample in range(i.rows):
-                for c in range(i.cols):
-                    window = _window(met, q, area(i, "kernel"), [row[c] for row in a[sample :: i.rows]])
-                    largest = max(window.values(), default=-(2 ** (self.core.word_bits(Memory.ACT) - 1)))
-                    self._write(grids["d"], q * i.rows + sample, c, largest)
-
-    def _unpool(self, i: Instruction) -> None:
-        grids, met = operands(i), meetings(i)
-        a, b = self._read(grids["a"]), self._read(grids["b"])
-        for sample in range(i.rows):
-            for c in range(i.cols):
-                values = [row[c] for row in b[sample :: i.rows]]
-                out = [0] * area(i, "map")
-                for q in range(area(i, "out")):
-                    window = _window(met, q, area(i, "kernel"), values)
-                    if window:
-                        # The first of them: `max` keeps the earlier of equals, and the window is in the order of taps.
-                        p = max(window, key=lambda pixel, values=values: values[pixel])
-                        if not i.mask or values[p] > 0:
-                            out[p] = a[q * i.rows + sample][c]
-                for p, value in enumerate(out):
-                    self._write(grids["d"], p * i.rows + sample, c, value)
-
-
-def _window(met: Meetings, q: int, taps: int, values: list[int]) -> dict[int, int]:
-    """Map pixel -> its value, for those that output pixel q meets, in the order of taps."""
-    return {met[q, t]: values[met[q, t]] for t in range(taps) if (q, t) in met}
 
 
 def _drained_rows(i: Instruction, n: int) -> Iterator[tuple[int, list[int]]]:

@@ -25,7 +25,7 @@ def accumulators(machine: ReferenceMachine, i: Instruction) -> Rows:
         row = []
         for c in range(i.cols):
             found = terms(r, c)
-            row.append(machine._dot([x for x, _ in found], [y for _, y in found]))
+            row.append(machine.dot([x for x, _ in found], [y for _, y in found]))
         out.append(row)
     return out
 
@@ -33,9 +33,9 @@ def accumulators(machine: ReferenceMachine, i: Instruction) -> Rows:
 def look_up(machine: ReferenceMachine, i: Instruction) -> None:
     """LOOKUP."""
     grids = operands(i)
-    for r, row in enumerate(machine._read(grids["a"])):
+    for r, row in enumerate(machine.read(grids["a"])):
         for c, x in enumerate(row):
-            machine._write(grids["d"], r, c, table(machine, i, x, c))
+            machine.write(grids["d"], r, c, table(machine, i, x, c))
 
 
 def table(machine: ReferenceMachine, i: Instruction, x: int, c: int) -> int:
@@ -61,22 +61,22 @@ _Terms = Callable[[int, int], list[Term]]
 
 def _weights(machine: ReferenceMachine, i: Instruction) -> Rows:
     """B of a depthwise pass, as it is delivered."""
-    return [[i.constant] * i.cols] * area(i, "kernel") if i.constant else machine._weights(i)
+    return [[i.constant] * i.cols] * area(i, "kernel") if i.constant else machine.weights(i)
 
 
 def _dw_forward(machine: ReferenceMachine, i: Instruction) -> _Terms:
-    a, b, met, taps = machine._read(operands(i)["a"]), _weights(machine, i), meetings(i), area(i, "kernel")
+    a, b, met, taps = machine.read(operands(i)["a"]), _weights(machine, i), meetings(i), area(i, "kernel")
 
     def terms(r: int, c: int) -> list[Term]:
         q, sample = divmod(r, i.rows)
         found = [(a[met[q, t] * i.rows + sample][c], b[t][c]) for t in range(taps) if (q, t) in met]
-        return found + ([(machine._bias(i), b[taps][c])] if i.bias else [])
+        return found + ([(machine.bias(i), b[taps][c])] if i.bias else [])
 
     return terms
 
 
 def _dw_backward(machine: ReferenceMachine, i: Instruction) -> _Terms:
-    a, b, taps = machine._read(operands(i)["a"]), _weights(machine, i), area(i, "kernel")
+    a, b, taps = machine.read(operands(i)["a"]), _weights(machine, i), area(i, "kernel")
     meeting = {(p, t): q for (q, t), p in meetings(i).items()}
 
     def terms(r: int, c: int) -> list[Term]:
@@ -88,8 +88,8 @@ def _dw_backward(machine: ReferenceMachine, i: Instruction) -> _Terms:
 
 def _dw_update(machine: ReferenceMachine, i: Instruction) -> _Terms:
     grids, met = operands(i), meetings(i)
-    a, b = machine._read(grids["a"]), machine._read(grids["b"])
-    given, samples, operand = range(area(i, "out")), range(i.rows), machine._bias(i)
+    a, b = machine.read(grids["a"]), machine.read(grids["b"])
+    given, samples, operand = range(area(i, "out")), range(i.rows), machine.bias(i)
 
     def terms(t: int, c: int) -> list[Term]:
         if t == area(i, "kernel"):
@@ -102,14 +102,14 @@ def _dw_update(machine: ReferenceMachine, i: Instruction) -> _Terms:
 
 def _add(machine: ReferenceMachine, i: Instruction) -> _Terms:
     grids = operands(i)
-    a, b = machine._read(grids["a"]), machine._read(grids["b"])
+    a, b = machine.read(grids["a"]), machine.read(grids["b"])
     fa, fb, _ = alignment(machine.scale[i.sa][0], machine.scale[i.sb][0])
     return lambda r, c: [(a[r][c], fa), (b[r][c], fb)]
 
 
 def _multiply(machine: ReferenceMachine, i: Instruction) -> _Terms:
     grids = operands(i)
-    a, b = machine._read(grids["a"]), machine._read(grids["b"])
+    a, b = machine.read(grids["a"]), machine.read(grids["b"])
 
     def terms(r: int, c: int) -> list[Term]:
         y = b[r % i.rows if i.broadcast else r][c]
@@ -120,7 +120,7 @@ def _multiply(machine: ReferenceMachine, i: Instruction) -> _Terms:
 
 def _reduce(machine: ReferenceMachine, i: Instruction) -> _Terms:
     grids = operands(i)
-    a, b = machine._read(grids["a"]), machine._read(grids["b"])
+    a, b = machine.read(grids["a"]), machine.read(grids["b"])
     return lambda r, c: [(a[p * i.rows + r][c], b[p * i.rows + r][c]) for p in range(area(i, "map"))]
 
 

@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from insitu.arch.isa import Instruction, Opcode, assemble
 from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES, CoreParams
+from insitu.arch.timing import cost
 from insitu.sim import products
 from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
@@ -21,6 +22,12 @@ from tests.reference.compare import expect_equal
 from tests.reference.drawing import Case, on_any_core
 from tests.reference.machine import ReferenceMachine, State
 from tests.reference.strategies import close_sums, convolution_sequences, moves, pass_instructions, train_sequences
+from tests.reference.vector_strategies import (
+    depthwise_sequences,
+    on_vector_cores,
+    vector_instructions,
+    vector_sequences,
+)
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -68,6 +75,8 @@ def compare(case: Case, *, statistics: bool = False) -> None:
         assert emulator.advance(1) == 1
         expected = replace(reference.state(), stream_out=out)
         expect_equal(case.core, instruction, expected, state_of(emulator))
+    # No stream made the core wait: its cycles are those of the model.
+    assert emulator.counters.cycles == sum(cost(i, case.core.n).cycles for i in case.instructions)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +87,20 @@ def compare(case: Case, *, statistics: bool = False) -> None:
         (on_any_core(moves), 150),
         (on_any_core(train_sequences), 200),
         (on_any_core(convolution_sequences), 250),
+        (on_vector_cores(vector_instructions), 900),
+        (on_vector_cores(vector_sequences), 200),
+        (on_vector_cores(depthwise_sequences), 200),
     ],
-    ids=["passes", "close sums", "moves", "perceptrons", "convolutions"],
+    ids=[
+        "passes",
+        "close sums",
+        "moves",
+        "perceptrons",
+        "convolutions",
+        "vector passes",
+        "vector programs",
+        "depthwise",
+    ],
 )
 def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> None:
     distinct = set()
@@ -95,8 +116,15 @@ def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> Non
     assert len(distinct) > 0.8 * cases
 
 
-@explore(60)
-@given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences)))
+@explore(100)
+@given(
+    st.one_of(
+        on_any_core(train_sequences),
+        on_any_core(convolution_sequences),
+        on_vector_cores(vector_sequences),
+        on_vector_cores(depthwise_sequences),
+    )
+)
 def test_statistics_change_nothing(case: Case) -> None:
     compare(case, statistics=True)
 
@@ -128,3 +156,91 @@ def test_weights_read_by_a_larger_and_a_smaller_pass() -> None:
         stream_in=np.zeros((0, core.n), dtype=np.int64),
     )
     compare(case, statistics=True)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(
+    ("long", "tall"),
+    [
+        # One row of three words, and three rows of one: at a pitch of one word they lie over one another.
+        ({"cols": 1, "depth": 12, "b_pitch": 1}, {"cols": 3, "depth": 4, "b_pitch": 1}),
+        # Two rows of two words, and eight of one, whose last is the memory's last word.
+        ({"cols": 2, "depth": 8, "b_pitch": 2}, {"cols": 8, "depth": 4, "b_pitch": 2}),
+    ],
+)
+def test_weights_read_as_matrices_of_which_neither_holds_the_other(
+    long: dict[str, int], tall: dict[str, int], order: tuple[int, int]
+) -> None:
+    core = CoreParams(n=4, act_depth=32, err_depth=16, wgt_depth=16)
+    rng = np.random.default_rng(3)
+    passes = [
+        Instruction(
+            opcode=Opcode.FORWARD, rows=2, width=8, weight_width=8, weight_shift=8, sd=1,
+            a_pitch=3, b_base=1, d_base=16, d_pitch=2, **extents,
+        )
+        for extents in (long, tall)
+    ]  # fmt: skip
+    case = Case(
+        core=core,
+        instructions=tuple(passes[k] for k in (*order, *order)),
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        scales=((0, 0), (4, 4)) + ((0, 0),) * (SCALES - 2),
+        seed=1,
+        stream_in=np.zeros((0, core.n), dtype=np.int64),
+    )
+    compare(case)
+
+
+def test_a_table_is_loaded_looked_up_and_shown() -> None:
+    """x * x / 8 of words of five bits, by the bits above the lowest: columns of a lane look up what its bank has."""
+    core = CoreParams(n=4, activation_bits=5, act_depth=16, tab_depth=64)
+    emulator = Emulator(core)
+    square = [(2 * x) ** 2 // 64 for x in range(-8, 8)]
+    load = Instruction(opcode=Opcode.LOAD, memory=Memory.TAB, rows=16, cols=4, d_base=32, d_pitch=1)
+    look = Instruction(
+        opcode=Opcode.LOOKUP, rows=2, cols=6, table_base=32, table_bits=4, table_drop=1,
+        a_pitch=2, d_base=8, d_pitch=2,
+    )  # fmt: skip
+    emulator.load_program(assemble([load, look, Instruction(opcode=Opcode.HALT)]))
+    emulator.stream_in.put(np.repeat(np.array(square)[:, None], 4, axis=1))
+    values = np.arange(-16, -4).reshape(2, 6)
+    image = np.zeros((16, 4), dtype=np.int64)
+    look.a.write(image, values)
+    emulator.set_image(Memory.ACT, image)
+    emulator.start(0)
+    emulator.advance()
+    assert emulator.image(Memory.TAB)[32:48].tolist() == [[y] * 4 for y in square]
+    assert not emulator.image(Memory.TAB)[:32].any()
+    assert look.d.read(emulator.image(Memory.ACT)).tolist() == [[square[(x >> 1) + 8] for x in row] for row in values]
+    # The host may put other words into a bank: lane 2 then looks up another function.
+    tables = emulator.image(Memory.TAB)
+    tables[32:48, 2] = 7
+    emulator.set_image(Memory.TAB, tables)
+    emulator.start(1)
+    emulator.advance()
+    assert (look.d.read(emulator.image(Memory.ACT))[:, 2] == 7).all()
+    assert look.d.read(emulator.image(Memory.ACT))[0, 1] == square[(-15 >> 1) + 8]
+
+
+@pytest.mark.parametrize("b_base", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("opcode", [Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE])
+@pytest.mark.parametrize("statistics", [False, True])
+def test_operands_that_lie_over_one_another(opcode: Opcode, b_base: int, statistics: bool) -> None:
+    """B some rows down where another operand begins: both are read as the banks hold them, each by its own rows."""
+    core = CoreParams(n=4, act_depth=32, err_depth=32, wgt_depth=16)
+    rng = np.random.default_rng(4)
+    masked: dict[str, int] = {"mask": 1, "m_pitch": 1} if opcode is not Opcode.ADD else {}
+    memory = {Opcode.ADD: Memory.ACT, Opcode.MULTIPLY: Memory.ERR, Opcode.REDUCE: Memory.ACT}[opcode]
+    i = Instruction(
+        opcode=opcode, memory=memory, rows=6, cols=3, width=8, sa=1, sb=2, sd=3,
+        a_pitch=1, b_base=b_base, b_pitch=1, d_base=16, d_pitch=1, **masked,
+    )  # fmt: skip
+    case = Case(
+        core=core,
+        instructions=(i, i),
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        scales=((0, 0),) * 3 + ((4, 4),) * (SCALES - 3),
+        seed=1,
+        stream_in=np.zeros((0, core.n), dtype=np.int64),
+    )
+    compare(case, statistics=statistics)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.arch.layout import Matrix, Memory, blocks
-from insitu.sim.memory import BankedMemory, Place
+from insitu.sim.memory import BankedMemory, Place, Table
 
 DEPTH = 24
 
@@ -62,6 +62,20 @@ def test_a_place_stays_right_whatever_is_laid_over_it(data: st.DataObject, n: in
         np.testing.assert_array_equal(place.view, expected)
         for r in range(matrix.rows):
             np.testing.assert_array_equal(flat[r * place.pitch : r * place.pitch + matrix.cols], expected[r])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(st.data(), st.sampled_from([4, 8]))
+def test_a_table_is_what_the_banks_hold(data: st.DataObject, n: int) -> None:
+    memory, over = BankedMemory(DEPTH, n, np.int16), data.draw(matrices(n))
+    memory.image = values(1, (DEPTH, n))
+    words = data.draw(st.sampled_from([1, 2, 4, 8]))
+    base = words * data.draw(st.integers(0, DEPTH // words - 1))
+    table, place = Table(memory, base, words), Place(memory, over)
+    for step in range(3):
+        place.view[:] = values(step, (over.rows, over.cols))
+        expected = memory.image[base : base + words]
+        np.testing.assert_array_equal(table.flat.reshape(words, n), expected)
 
 
 @pytest.mark.parametrize("n", [4, 8])

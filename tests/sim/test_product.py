@@ -125,3 +125,82 @@ def test_a_sum_that_leaves_and_comes_back_sets_the_flag() -> None:
     b[depth // 2 :] = -127
     np.testing.assert_array_equal(run(machine, product(Opcode.FORWARD, depth, 8), a, b), 0)
     assert machine.accumulator_overflow
+
+
+def lanewise(opcode: Opcode, count: int, bits: int) -> Instruction:
+    """A vector pass of COLS sums of `count` terms, at most 16."""
+    values: dict[str, Any] = {"opcode": opcode, "rows": 1, "cols": COLS, "width": bits}
+    values |= dict.fromkeys(("a_pitch", "b_pitch", "d_pitch"), 2) | {"b_base": 128, "d_base": 256}
+    values |= {
+        Opcode.DW_FORWARD: {"map_height": count, "kernel_height": count, "weight_width": bits},
+        # Every output pixel meets the one map pixel, each with a tap of its own.
+        Opcode.DW_BACKWARD: {"out_width": count, "kernel_width": count, "pad_width": count - 1, "weight_width": bits},
+        Opcode.DW_UPDATE: {"rows": count, "master_width": 32},
+        Opcode.REDUCE: {"map_width": count},
+        Opcode.MULTIPLY: {},
+    }[opcode]
+    return Instruction(**values)
+
+
+LANEWISE = [
+    (opcode, count)
+    for opcode in (Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.REDUCE)
+    for count in (1, 2, 3, 16)
+]
+
+
+@pytest.mark.parametrize(("opcode", "count"), [*LANEWISE, (Opcode.MULTIPLY, 1)])
+@pytest.mark.parametrize(("bits", "accumulator"), [(16, 48), (16, 33), (16, 32), (16, 20), (8, 32), (8, 19), (8, 15)])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_sums_of_a_lane_are_exact_or_wrap(
+    opcode: Opcode, count: int, bits: int, accumulator: int, statistics: bool
+) -> None:
+    """As large as they come, next to the ends of int32 and of the accumulator on either side."""
+    i, low = lanewise(opcode, count, bits), -(1 << (bits - 1))
+    machine = Machine(core(bits, accumulator))
+    assert bound(i, machine.core) == count * low * low
+    leaves = count * low * low >= 1 << (accumulator - 1)
+    narrow = not leaves and count * low * low < 1 << 31
+    assert method(i, machine.core) is (Method.VECTOR if narrow else Method.STEPWISE)
+    a, b = np.full((count, COLS), low, np.int64), np.full((count, COLS), low, np.int64)
+    a[-1, 2], b[0, 3], a[:, 4] = low + 1, -low - 1, -low - 1
+    mine, theirs = machine.view(i.a), machine.view(i.b)
+    mine[:], theirs[:] = a, b[::-1] if opcode is Opcode.DW_BACKWARD else b
+    machine.changed()
+    step = prepare(machine, i)
+    step.run(BeatStream(4), BeatStream(4), Statistics() if statistics else None)
+    half, sums = 1 << (accumulator - 1), (a * b).sum(axis=0)
+    if statistics:
+        got = step.accumulators[0, :COLS]  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(got, (sums + half) % (2 * half) - half)
+    elif opcode is not Opcode.DW_UPDATE:
+        wrapped = (sums + half) % (2 * half) - half
+        np.testing.assert_array_equal(machine.view(i.d)[0], np.clip(wrapped, low, -low - 1))
+    assert machine.accumulator_overflow == leaves
+
+
+def test_a_sum_of_a_lane_that_leaves_and_comes_back_sets_the_flag() -> None:
+    i, machine = lanewise(Opcode.REDUCE, 4, 8), Machine(core(8, 15))
+    machine.view(i.a)[:], machine.view(i.b)[:] = 127, np.array([127, 127, -127, -127])[:, None]
+    prepare(machine, i).run(BeatStream(4), BeatStream(4), None)
+    assert not machine.view(i.d).any()
+    assert machine.accumulator_overflow
+
+
+@pytest.mark.parametrize(("apart", "exact"), [(14, True), (-14, True), (15, False), (-15, False)])
+def test_addends_are_aligned_as_far_as_a_factor_goes(apart: int, exact: bool) -> None:
+    """ADD of the widest words of exponents `apart`, the coarser one's rounded away at the finer's where it fits."""
+    i = Instruction(
+        opcode=Opcode.ADD, rows=1, cols=4, width=16, a_pitch=1, b_base=1, b_pitch=1, d_base=2, d_pitch=1,
+        sa=1, sb=2, sd=3,
+    )  # fmt: skip
+    machine = Machine(core(16, 48))
+    machine.scales[1][0], machine.scales[2][0] = max(0, apart), max(0, -apart)
+    machine.scales[3][0] = abs(apart)
+    a, b = np.array([-32768, 32767, 1, 0]), np.array([1, 32767, -32768, 16384])
+    machine.view(i.a)[:], machine.view(i.b)[:] = a, b
+    prepare(machine, i).run(BeatStream(4), BeatStream(4), None)
+    coarse, fine = (a, b) if apart > 0 else (b, a)
+    total = coarse + (fine >> abs(apart) if exact else 0)  # floor: narrowing drops what lies below
+    np.testing.assert_array_equal(machine.view(i.d)[0], np.clip(total, -32768, 32767))
+    assert not machine.accumulator_overflow
