@@ -123,8 +123,9 @@ def cost(instruction: Instruction, n: int) -> Cost:
 
 
 def terms(instruction: Instruction) -> npt.NDArray[np.int64]:
-    """Words that a vector pass reads for each row of D, one a cycle: int64 [rows of D]. An empty sum takes a cycle; what
-    lies in one memory is read one after the other: two operands, or a row of B in ACT and the mask's."""
+    """Words that a vector pass reads for each row of D, one a cycle: int64 [rows of D]. An empty sum takes a cycle.
+
+    What lies in one memory is read one after the other: A and B, or B and the row's mask, both in ACT."""
     i, w = instruction, instruction.window
     if i.opcode is Opcode.DW_UPDATE:
         met = np.append((w.reads >= 0).sum(axis=0), [w.out_pixels] * i.bias)

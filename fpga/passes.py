@@ -7,7 +7,7 @@ from typing import Any
 
 from amaranth import Cat, Module, Value
 
-from insitu.arch.isa import VECTOR as SUMS
+from insitu.arch import isa
 from insitu.arch.isa import Opcode
 from insitu.fpga.common import register
 
@@ -19,7 +19,8 @@ KERNEL_ROWS = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD)
 #: What goes from a map to the same map, and what goes through two maps side by side.
 SAME_MAP = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 PAIRED = (Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
-#: The vector unit's, sums or not.
+#: The vector unit's sums, and all that it does.
+SUMS = isa.VECTOR
 VECTOR = (*SUMS, Opcode.LOOKUP)
 #: How a window is walked: output pixels that take taps, map pixels that take taps, taps that take pixels.
 TO_OUTPUT = (Opcode.FORWARD, Opcode.DW_FORWARD, Opcode.REDUCE, *SAME_MAP)

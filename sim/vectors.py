@@ -43,9 +43,6 @@ class _Lanewise(Summing):
 class _Narrowing(_Lanewise):
     """Those that narrow their sums into D."""
 
-    def __init__(self, machine: Machine, instruction: Instruction) -> None:
-        super().__init__(machine, instruction)
-
     def found(self, rows: int) -> Values:
         """Scratch for what is looked up for `rows` rows of accumulators."""
         return NOTHING
@@ -120,12 +117,25 @@ class Depthwise(_Narrowing):
         return (a.flat, a.pitch, weights, 0, self.elements), last, _NO_TABLE
 
 
-class Add(_Narrowing):
-    """D = A + B."""
+class _Paired(_Narrowing):
+    """Those whose B may lie where A or M does, at other rows, for which its words would be turned otherwise: it is
+    then copied out first."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
         self.b = machine.place(instruction.b)
+        b, read = instruction.b, [m for name, m in instruction.matrices.items() if name in "am"]
+        over = [m for m in read if m.overlaps(b, machine.core.n)]
+        self.copied = any((m.base, m.pitch) != (b.base, b.pitch) for m in over)
+        self.b_pitch = self.cols if self.copied else self.b.pitch
+
+    def right(self) -> Values:
+        """B as it is now, `b_pitch` elements a row: to be asked for before any other operand."""
+        return self.b.view.flatten() if self.copied else self.b.flat
+
+
+class Add(_Paired):
+    """D = A + B."""
 
     @property
     def together(self) -> int:
@@ -140,17 +150,17 @@ class Add(_Narrowing):
         return self.aligned()[2]
 
     def terms(self) -> tuple[Terms, Last, Table]:
-        a, b, (of_a, of_b, _) = self.a, self.b, self.aligned()
-        return (a.flat, a.pitch, self.row(of_a), 0, _PLAIN), (b.flat, b.pitch, self.row(of_b)), _NO_TABLE
+        a, (of_a, of_b, _) = self.a, self.aligned()
+        last = self.right(), self.b_pitch, self.row(of_b)
+        return (a.flat, a.pitch, self.row(of_a), 0, _PLAIN), last, _NO_TABLE
 
 
-class Multiply(_Narrowing):
+class Multiply(_Paired):
     """D = A * B, or A * table[B]."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
         i = instruction
-        self.b = machine.place(i.b)
         self.table = machine.table(i) if i.table_bits else None
         self.elements = self.spans(i.rows * self.a.pitch, 0) if i.broadcast else _PLAIN
 
@@ -162,23 +172,22 @@ class Multiply(_Narrowing):
         return np.empty(rows * self.padded, np.int16) if self.table else NOTHING
 
     def terms(self) -> tuple[Terms, Last, Table]:
-        i, a, b = self.instruction, self.a, self.b
+        i, a, right = self.instruction, self.a, self.right()
         table = (self.table.flat, self.machine.core.n, i.table_drop) if self.table else _NO_TABLE
-        return (a.flat, a.pitch, b.flat, b.pitch, self.elements), _NO_LAST, table
+        return (a.flat, a.pitch, right, self.b_pitch, self.elements), _NO_LAST, table
 
 
-class Reduce(_Narrowing):
+class Reduce(_Paired):
     """D[b,c] = sum over p of A[p,c] B[p,c]."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
-        self.b = machine.place(instruction.b)
         # The window is the map: a tap is the pixel that it meets.
-        self.elements = self.spans(instruction.rows * self.a.pitch, instruction.rows * self.b.pitch)
+        self.elements = self.spans(instruction.rows * self.a.pitch, instruction.rows * self.b_pitch)
 
     def terms(self) -> tuple[Terms, Last, Table]:
-        a, b = self.a, self.b
-        return (a.flat, a.pitch, b.flat, b.pitch, self.elements), _NO_LAST, _NO_TABLE
+        a, right = self.a, self.right()
+        return (a.flat, a.pitch, right, self.b_pitch, self.elements), _NO_LAST, _NO_TABLE
 
 
 class DepthwiseUpdate(_Lanewise, Updating):

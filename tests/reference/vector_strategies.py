@@ -202,7 +202,20 @@ def _finished(
         values["table_base"] = size * int(rng.integers(core.tab_depth // size))
     instruction = Instruction(**values)
     instruction = replace(instruction, **placement(rng, core, instruction))
+    if rng.integers(4) == 0:
+        instruction = _over_another(rng, core, instruction)
     return instruction, _through(rng, core, instruction, scales)
+
+
+def _over_another(rng: np.random.Generator, core: CoreParams, i: Instruction) -> Instruction:
+    """B where another operand that is read lies, some rows on, or at another pitch: apart from D still."""
+    for name, m in i.matrices.items():
+        if name in "am" and "b" in i.matrices and m.memory is i.b.memory:
+            base, pitch = m.base + m.pitch * int(rng.integers(3)), m.pitch + int(rng.integers(2))
+            moved = replace(i, b_base=base, b_pitch=min(pitch, i.b_pitch + 3))
+            if _inside(core, moved):
+                return moved
+    return i
 
 
 def _through(rng: np.random.Generator, core: CoreParams, i: Instruction, scales: Scales) -> Scales:

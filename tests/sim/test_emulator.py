@@ -220,3 +220,27 @@ def test_a_table_is_loaded_looked_up_and_shown() -> None:
     emulator.advance()
     assert (look.d.read(emulator.image(Memory.ACT))[:, 2] == 7).all()
     assert look.d.read(emulator.image(Memory.ACT))[0, 1] == square[(-15 >> 1) + 8]
+
+
+@pytest.mark.parametrize("b_base", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("opcode", [Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE])
+@pytest.mark.parametrize("statistics", [False, True])
+def test_operands_that_lie_over_one_another(opcode: Opcode, b_base: int, statistics: bool) -> None:
+    """B some rows down where another operand begins: both are read as the banks hold them, each by its own rows."""
+    core = CoreParams(n=4, act_depth=32, err_depth=32, wgt_depth=16)
+    rng = np.random.default_rng(4)
+    masked: dict[str, int] = {"mask": 1, "m_pitch": 1} if opcode is not Opcode.ADD else {}
+    memory = {Opcode.ADD: Memory.ACT, Opcode.MULTIPLY: Memory.ERR, Opcode.REDUCE: Memory.ACT}[opcode]
+    i = Instruction(
+        opcode=opcode, memory=memory, rows=6, cols=3, width=8, sa=1, sb=2, sd=3,
+        a_pitch=1, b_base=b_base, b_pitch=1, d_base=16, d_pitch=1, **masked,
+    )  # fmt: skip
+    case = Case(
+        core=core,
+        instructions=(i, i),
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        scales=((0, 0),) * 3 + ((4, 4),) * (SCALES - 3),
+        seed=1,
+        stream_in=np.zeros((0, core.n), dtype=np.int64),
+    )
+    compare(case, statistics=statistics)

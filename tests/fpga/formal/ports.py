@@ -27,6 +27,7 @@ from insitu.fpga.datapath import RAW, Datapath
 from insitu.fpga.decode import EXTENTS
 from insitu.fpga.memory import BankedMemory
 from insitu.fpga.sequencer import LOCATE
+from insitu.fpga.tables import TableMemory
 from insitu.fpga.transfer import SLOTS
 from insitu.fpga.weights import WeightPort
 from tests.fpga.formal.prove import prove
@@ -52,23 +53,52 @@ CORE = CoreParams(
     act_depth=32,
     err_depth=32,
     wgt_depth=32,
+    tab_depth=32,
     program_depth=1,
 )
+#: Memories with an address a port; the tables are read by every lane for itself.
+BANKED = (Memory.ACT, Memory.ERR, Memory.WGT)
+PRODUCTS = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
 #: The memories of each operand.
 OPERANDS: dict[Opcode, dict[str, Memory]] = {
     Opcode.FORWARD: {"a": Memory.ACT, "b": Memory.WGT, "d": Memory.ACT},
     Opcode.BACKWARD: {"a": Memory.ERR, "b": Memory.WGT, "m": Memory.ACT, "d": Memory.ERR},
     Opcode.UPDATE: {"a": Memory.ERR, "b": Memory.ACT, "d": Memory.WGT},
     Opcode.LOSS: {"a": Memory.ACT, "b": Memory.ERR, "d": Memory.ERR},
+    Opcode.DW_FORWARD: {"a": Memory.ACT, "b": Memory.WGT, "d": Memory.ACT},
+    Opcode.DW_BACKWARD: {"a": Memory.ERR, "b": Memory.WGT, "m": Memory.ACT, "d": Memory.ERR},
+    Opcode.DW_UPDATE: {"a": Memory.ERR, "b": Memory.ACT, "d": Memory.WGT},
+    Opcode.ADD: {"a": Memory.ERR, "b": Memory.ERR, "m": Memory.ACT, "d": Memory.ERR},
+    Opcode.MULTIPLY: {"a": Memory.ERR, "b": Memory.ACT, "m": Memory.ACT, "d": Memory.ERR},
+    Opcode.REDUCE: {"a": Memory.ERR, "b": Memory.ACT, "m": Memory.ACT, "d": Memory.ERR},
+    Opcode.LOOKUP: {"a": Memory.ACT, "d": Memory.ACT},
+}
+#: The same of what is proved in both memories that it may name.
+IN_ACT: dict[Opcode, dict[str, Memory]] = {
+    Opcode.ADD: {"a": Memory.ACT, "b": Memory.ACT, "d": Memory.ACT},
+    Opcode.MULTIPLY: {"a": Memory.ACT, "b": Memory.ACT, "d": Memory.ACT},
 }
 #: What reads each memory: operands of steps, of LOSS, and the rows that a mask or an update looks up.
-SOURCES: dict[Opcode, dict[Memory, str]] = {
-    Opcode.FORWARD: {Memory.WGT: "step", Memory.ACT: "late step"},
-    Opcode.BACKWARD: {Memory.WGT: "step", Memory.ERR: "late step", Memory.ACT: "row"},
-    Opcode.UPDATE: {Memory.ERR: "late step", Memory.ACT: "late step", Memory.WGT: "row"},
-    Opcode.LOSS: {Memory.ACT: "loss", Memory.ERR: "loss"},
+SOURCES: dict[Opcode, dict[Memory, tuple[str, ...]]] = {
+    Opcode.FORWARD: {Memory.WGT: ("step",), Memory.ACT: ("late step",)},
+    Opcode.BACKWARD: {Memory.WGT: ("step",), Memory.ERR: ("late step",), Memory.ACT: ("mask",)},
+    Opcode.UPDATE: {Memory.ERR: ("late step",), Memory.ACT: ("late step",), Memory.WGT: ("row",)},
+    Opcode.LOSS: {Memory.ACT: ("loss",), Memory.ERR: ("loss",)},
     Opcode.LOAD: {},
+    Opcode.DW_FORWARD: {Memory.WGT: ("step",), Memory.ACT: ("late step",)},
+    Opcode.DW_BACKWARD: {Memory.WGT: ("step",), Memory.ERR: ("late step",), Memory.ACT: ("mask",)},
+    Opcode.DW_UPDATE: {Memory.ERR: ("late step",), Memory.ACT: ("late step",), Memory.WGT: ("row",)},
+    Opcode.ADD: {Memory.ERR: ("late step",), Memory.ACT: ("mask",)},
+    Opcode.MULTIPLY: {Memory.ERR: ("late step",), Memory.ACT: ("late step", "mask")},
+    Opcode.REDUCE: {Memory.ERR: ("late step",), Memory.ACT: ("late step", "mask")},
+    Opcode.LOOKUP: {Memory.ACT: ("late step",)},
 }
+#: Passes that may have a mask, and those whose last column or row may be a bias' that B has for itself.
+MASKED = (Opcode.BACKWARD, Opcode.DW_BACKWARD, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
+BIASED = (Opcode.DW_FORWARD, Opcode.DW_UPDATE)
+
+#: Steps in which a mask is read in B's memory.
+RESTING = (Opcode.MULTIPLY, Opcode.REDUCE)
 
 Spoil = Callable[["WatchedDatapath", Module], None]
 
@@ -97,11 +127,27 @@ class WatchedMemory(BankedMemory):
         return m
 
 
+class WatchedTables(TableMemory):
+    """A tables' memory that shows what is written to its banks; it is read at all times, by nobody else."""
+
+    def __init__(self, n: int, depth: int, width: int) -> None:
+        super().__init__(n, depth, width)
+        self.writes = Signal(n)
+        self.targets = [Signal(self.bits, name=f"target_{k}") for k in range(n)]
+
+    def elaborate(self, platform: Any) -> Module:
+        m = super().elaborate(platform)
+        for k, bank in enumerate(self.banks):
+            (writer,) = bank.write_ports
+            m.d.comb += [self.writes[k].eq(writer.en), self.targets[k].eq(writer.addr)]
+        return m
+
+
 class WatchedDatapath(Datapath):
     """A datapath that shows its walkers; `spoil` adds statements of its own."""
 
     def __init__(self, params: CoreParams, spoil: Spoil | None = None) -> None:
-        with mock.patch.object(datapath, "BankedMemory", WatchedMemory):
+        with mock.patch.multiple(datapath, BankedMemory=WatchedMemory, TableMemory=WatchedTables):
             super().__init__(params)
         self._spoil = spoil
         self._made: Module | None = None
@@ -128,9 +174,12 @@ class Ports:
     running: launched and not yet over; over: after its last cycle.
     """
 
-    def __init__(self, opcode: Opcode, spoil: Spoil | None = None) -> None:
+    def __init__(self, opcode: Opcode, spoil: Spoil | None = None, *, in_act: bool = False) -> None:
         self.m = Module()
         self.opcode = opcode
+        self.operands = (IN_ACT if in_act else OPERANDS).get(opcode, {})
+        self.sources = {Memory.ACT: ("late step",)} if in_act else SOURCES.get(opcode, {})
+        self.in_act = in_act
         self.m.domains.sync = domain = ClockDomain(reset_less=True)
         self.dut = WatchedDatapath(CORE, spoil)
         self.m.submodules.dut = self.dut
@@ -187,25 +236,38 @@ class Ports:
         self.rows, self.cols = self.held(len(Signal(side)), "rows"), self.held(len(Signal(side)), "cols")
         self.depth = self.held(len(Signal(side)), "depth")
         self.memory = self.held(2, "memory")
-        self.mask = self.held(1, "mask")
+        self.mask, self.bias = self.held(1, "mask"), self.held(1, "bias")
+        named = Memory.ACT if self.in_act else Memory.ERR
+        # Of DW_UPDATE: the only tap, and the bias.
+        self.taps = Signal(2, name="taps")
         self.m.d.comb += [
             f.opcode.eq(opcode),
             f.rows.eq(self.rows),
             f.cols.eq(self.cols),
-            f.depth.eq(self.depth if opcode in (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE) else 0),
+            f.depth.eq(self.depth if opcode in PRODUCTS else 0),
             f.memory.eq(self.memory if opcode in (Opcode.LOAD, Opcode.STORE) else 0),
-            f.mask.eq(self.mask if opcode is Opcode.BACKWARD else 0),
+            f.mask.eq(self.mask if opcode in MASKED and not self.in_act else 0),
+            f.bias.eq(self.bias if opcode in BIASED else 0),
+            self.taps.eq(1 + f.bias),
         ]
+        if opcode in IN_ACT:
+            self.m.d.comb += f.memory.eq(named)
+        if opcode is Opcode.STORE:
+            self.m.d.comb += Assume(self.memory != Memory.TAB)
         # Without a window: one pixel, one tap, and no way from one to the next.
         g = self.dut.geometry
         self.m.d.comb += [f[name].eq(1) for name in EXTENTS]
-        self.m.d.comb += [g.span.eq(f.depth), g.matrix.rows.eq(f.rows), g.matrix.cols.eq(f.cols)]
+        span = f.depth if opcode in PRODUCTS else f.rows if opcode is Opcode.DW_UPDATE else 1
+        height = self.taps if opcode is Opcode.DW_UPDATE else f.rows
+        self.m.d.comb += [g.span.eq(span), g.matrix.rows.eq(height), g.matrix.cols.eq(f.cols)]
+        if opcode is Opcode.DW_FORWARD:
+            self.m.d.comb += [g.grouped.eq(f.b_pitch), g.taps_turn.eq(1)]
         self.m.d.comb += [g.matrix.pixels.eq(1), g.matrix.groups.eq(1)]
         for size in (self.cols, self.depth):
             self.m.d.comb += Assume((size >= 1) & (size <= SIDE))
         self.m.d.comb += Assume((self.rows >= 1) & (self.rows <= ROWS.get(opcode, SIDE)))
         self.m.d.comb += Assume(self.memory < len(Memory))
-        operands = OPERANDS.get(opcode, {"d": None} if opcode is Opcode.LOAD else {"a": None})
+        operands = self.operands or ({"d": None} if opcode is Opcode.LOAD else {"a": None})
         self.base, self.pitch, self.end = {}, {}, {}
         for name in operands:
             base, pitch = self.held(5, f"{name}_base"), self.held(2, f"{name}_pitch")
@@ -233,6 +295,9 @@ class Ports:
             (Opcode.BACKWARD, "b"): (depth, cols),
             (Opcode.UPDATE, "a"): (depth, rows),
             (Opcode.UPDATE, "b"): (depth, cols),
+            (Opcode.DW_FORWARD, "b"): (self.taps, cols),
+            (Opcode.DW_BACKWARD, "b"): (self.taps, cols),
+            (Opcode.DW_UPDATE, "d"): (self.taps, cols),
         }.get((self.opcode, operand), (rows, cols))
 
     def _streams(self) -> None:
@@ -252,15 +317,18 @@ class Ports:
         dut = self.dut
         ago = RAW - BankedMemory.READ_LATENCY
         step, rows, loss = dut.issue.step.valid, dut.reader.valid, dut.walk.read
-        sources = {"step": step, "late step": self.past(step, WeightPort.LATENCY), "loss": loss, "row": rows}
-        for memory in Memory:
+        reads = step & ~dut.issue.step.extra if self.opcode in RESTING and not self.in_act else step
+        late = self.past(reads, WeightPort.LATENCY)
+        sources = {"step": step, "late step": late, "loss": loss, "row": rows, "mask": rows & dut.fields.mask}
+        for memory in BANKED:
             asked: Any = 0
             if self.opcode is Opcode.STORE:
                 asked = rows & (self.memory == memory)
-            elif memory in SOURCES[self.opcode]:
-                asked = sources[SOURCES[self.opcode][memory]]
-                if self.opcode is Opcode.BACKWARD and memory is Memory.ACT:
-                    asked &= self.mask
+            elif memory in self.sources:
+                found = [sources[name] for name in self.sources[memory]]
+                asked = Cat(found).any()
+                if len(found) > 1:
+                    self.m.d.comb += Assert(~(found[0] & found[1]))
             served = self.past(asked, ago)
             self.m.d.comb += Assert(~self.launched | (dut.memories[memory].read.enable == served))
 
@@ -269,16 +337,16 @@ class Ports:
         for memory in Memory:
             bank = self.dut.memories[memory]
             chosen = self.memory == memory
-            reads: Any = chosen if self.opcode is Opcode.STORE else int(memory in SOURCES[self.opcode])
-            destination = OPERANDS.get(self.opcode, {}).get("d")
-            writes: Any = chosen if self.opcode is Opcode.LOAD else int(memory is destination)
-            self.m.d.comb += Assert(~(self.launched & bank.read.enable & ~Value.cast(reads)[0]))
+            reads: Any = chosen if self.opcode is Opcode.STORE else int(memory in self.sources)
+            writes: Any = chosen if self.opcode is Opcode.LOAD else int(memory is self.operands.get("d"))
+            if memory in BANKED:
+                self.m.d.comb += Assert(~(self.launched & bank.read.enable & ~Value.cast(reads)[0]))
             self.m.d.comb += Assert(~(self.launched & bank.writes.any() & ~Value.cast(writes)[0]))
         # What was not started asks for nothing: `idle` proves it of the units by themselves.
-        owners = SOURCES.get(self.opcode, {}).values()
+        owners = {name for names in self.sources.values() for name in names}
         if "loss" not in owners:
             self.m.d.comb += Assume(~self.dut.walk.read)
-        if "step" not in owners:
+        if not owners & {"step", "late step"}:
             self.m.d.comb += Assume(~self.dut.issue.step.valid)
 
     def one_write(self) -> None:
@@ -295,7 +363,7 @@ class Ports:
         self.m.d.comb += Assert(~(hit & (count != 0)))
         self.m.d.comb += Assert(~self.over | (count == 1))
         if self.opcode is not Opcode.LOAD:
-            most = longest(self.opcode) - MARGIN
+            most = longest(self.opcode, in_act=self.in_act) - MARGIN
             age = Signal(range(most + 1))
             with self.m.If(age != most):
                 self.m.d.sync += age.eq(age + 1)
@@ -306,17 +374,18 @@ class Ports:
     def read_before_write(self) -> None:
         """No word of an operand is read in the cycle it is written; an UPDATE reads each word once, then writes it."""
         dut = self.dut
-        for memory in Memory:
+        updates = self.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
+        for memory in BANKED:
             bank = dut.memories[memory]
-            for name, place in OPERANDS.get(self.opcode, {}).items():
-                if place is not memory or (name == "d" and self.opcode is not Opcode.UPDATE):
+            for name, place in self.operands.items():
+                if place is not memory or (name == "d" and not updates):
                     continue
                 for k in range(N):
                     at = bank.addresses[k]
                     within = (at >= self.base[name]) & (at < self.end[name])
                     both = bank.reads[k] & bank.writes[k] & (at == bank.targets[k])
                     self.m.d.comb += Assert(~(self.launched & within & both))
-        if self.opcode is Opcode.UPDATE:
+        if updates:
             index, address = self._element()
             bank = dut.memories[Memory.WGT]
             read, written = Signal(), Signal()
@@ -328,13 +397,17 @@ class Ports:
 
     def quiet_at_the_end(self) -> None:
         """After its last cycle an instruction uses no port any more, so the next one finds all of them free."""
-        for bank in self.dut.memories.values():
-            self.m.d.comb += Assert(~(self.over & (bank.reads.any() | bank.writes.any() | bank.read.enable)))
+        for memory, bank in self.dut.memories.items():
+            used = bank.writes.any()
+            if memory in BANKED:
+                used |= bank.reads.any() | bank.read.enable
+            self.m.d.comb += Assert(~(self.over & used))
 
     def _element(self) -> tuple[Value, Value]:
         """Bank and address of some element of D: of any, as a proof has it."""
         row, col = self.held(3, "element_row"), self.held(3, "element_col")
-        self.m.d.comb += Assume((row < self.rows) & (col < self.cols))
+        rows, cols = self._shape("d")
+        self.m.d.comb += Assume((row < rows) & (col < cols))
         address = Signal(8, name="element_address")
         self.m.d.comb += address.eq(self.base["d"] + row * self.pitch["d"] + (col >> LOG))
         return (row + col)[:LOG], address
@@ -343,7 +416,7 @@ class Ports:
         """Which banks of D's memory are written in this cycle, and at which address."""
         banks = self.dut.memories
         if self.opcode is not Opcode.LOAD:
-            bank = banks[OPERANDS[self.opcode]["d"]]
+            bank = banks[self.operands["d"]]
             return bank.writes, bank.targets[0]
         written, target = Signal(N), Signal.like(banks[Memory.ACT].targets[0])
         with self.m.Switch(self.memory):
@@ -353,7 +426,7 @@ class Ports:
         return written, target
 
 
-def longest(opcode: Opcode) -> int:
+def longest(opcode: Opcode, *, in_act: bool = False) -> int:
     """Cycles from the fields to an instruction's end and a few more, for the largest of what is proved. LOAD and STORE
     may wait for as long as they like besides: what is proved of them has some waits in it."""
     sides = range(1, SIDE + 1)
@@ -369,6 +442,10 @@ def longest(opcode: Opcode) -> int:
                 width=2 * ("width" in used),
                 weight_width=2 * ("weight_width" in used),
                 master_width=2 * ("master_width" in used),
+                table_bits=2 * (opcode is Opcode.LOOKUP),
+                memory=Memory.ERR if opcode in IN_ACT and not in_act else Memory.ACT,
+                mask=int(opcode in MASKED and not in_act),
+                bias=int(opcode in BIASED),
             ),
             N,
         ).cycles
@@ -378,11 +455,19 @@ def longest(opcode: Opcode) -> int:
 
 
 def check(
-    opcode: Opcode, rules: Sequence[str], folder: Path, *, induction: int = 0, spoil: Spoil | None = None
+    opcode: Opcode,
+    rules: Sequence[str],
+    folder: Path,
+    *,
+    induction: int = 0,
+    spoil: Spoil | None = None,
+    in_act: bool = False,
 ) -> None:
-    """Prove rules for an instruction of an opcode from its launch to its end, or by induction over some cycles."""
-    bench = Ports(opcode, spoil)
+    """Prove rules for an instruction of an opcode from its launch to its end, or by induction over some cycles. in_act:
+    of one that names its memory, in ACT; else in ERR."""
+    bench = Ports(opcode, spoil, in_act=in_act)
     for rule in rules:
         getattr(bench, rule)()
-    how: Any = {"mode": "prove", "depth": induction} if induction else {"mode": "bmc", "depth": longest(opcode)}
+    depth = induction or longest(opcode, in_act=in_act)
+    how: Any = {"mode": "prove" if induction else "bmc", "depth": depth}
     prove(bench.m, bench.inputs, folder, solver="boolector", **how)

@@ -18,14 +18,15 @@ from insitu.arch.layout import Memory
 from insitu.fpga import issue
 from insitu.fpga.common import delay
 from insitu.fpga.loss import LossWalk
+from insitu.fpga.passes import VECTOR
 from insitu.fpga.tiles import TileCounter
 from insitu.fpga.transfer import WRITE_LATENCY
 from tests.fpga.formal import ports
-from tests.fpga.formal.ports import WatchedDatapath, check
+from tests.fpga.formal.ports import IN_ACT, WatchedDatapath, check
 from tests.fpga.formal.prove import Refuted, prove
 
 PASSES = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE, Opcode.LOSS)
-
+RULES = ["one_request", "one_write", "read_before_write", "quiet_at_the_end"]
 
 #: The longest proofs are of the longest pipelines: they are part of `make verify`.
 _LONG = (Opcode.UPDATE, Opcode.LOSS)
@@ -33,7 +34,19 @@ _LONG = (Opcode.UPDATE, Opcode.LOSS)
 
 @pytest.mark.parametrize("opcode", [pytest.param(p, marks=pytest.mark.slow) if p in _LONG else p for p in PASSES])
 def test_a_pass_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
-    check(opcode, ["one_request", "one_write", "read_before_write", "quiet_at_the_end"], tmp_path)
+    check(opcode, RULES, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opcode", VECTOR)
+def test_a_vector_pass_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, RULES, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opcode", IN_ACT)
+def test_a_vector_pass_in_one_memory_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, RULES, tmp_path, in_act=True)
 
 
 def test_a_load_keeps_the_rules(tmp_path: Path) -> None:
@@ -44,7 +57,7 @@ def test_a_store_keeps_the_rules(tmp_path: Path) -> None:
     check(Opcode.STORE, ["one_request", "own_memories", "one_write", "quiet_at_the_end"], tmp_path)
 
 
-@pytest.mark.parametrize("opcode", [*PASSES, Opcode.LOAD])
+@pytest.mark.parametrize("opcode", [*PASSES, *VECTOR, Opcode.LOAD])
 def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     """By induction: whatever shape, and however long it takes."""
     check(opcode, ["own_memories"], tmp_path, induction=8)
