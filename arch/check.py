@@ -32,6 +32,9 @@ def check(instruction: Instruction, core: CoreParams) -> None:
         asked, has = getattr(instruction, field), core.width(role)
         if field in used and asked > has:
             raise WidthError(f"{name}.{field}={asked}: this core's {role} datapath has {has} bits")
+    for field in ("sa", "sb", "sd", "sm"):
+        if (index := getattr(instruction, field)) >= core.scales:
+            raise PlaceError(f"{name}.{field}={index}: this core has {core.scales} scale registers")
     tables_end = instruction.table_base + (1 << instruction.table_bits)
     if instruction.table_bits and tables_end > core.tab_depth:
         raise PlaceError(f"{name}: its table ends at word {tables_end} of TAB, which has {core.tab_depth}")

@@ -105,10 +105,10 @@ FIELDS: Mapping[str, Field] = {
     ),
     "master_width": Field(6, 16, 6, "UPDATE: bits of a master"),
     "lr_mul": Field(6, 22, 8, "UPDATE: m of the learning rate m * 2**-k"),
-    "sa": Field(7, 0, 6, "scale register of A"),
-    "sb": Field(7, 8, 6, "scale register of B (a master's for WGT)"),
-    "sd": Field(7, 16, 6, "scale register of D, or of the gradient in UPDATE"),
-    "sm": Field(7, 24, 6, "UPDATE: scale register of the masters D"),
+    "sa": Field(7, 0, 8, "scale register of A"),
+    "sb": Field(7, 8, 8, "scale register of B (a master's for WGT)"),
+    "sd": Field(7, 16, 8, "scale register of D, or of the gradient in UPDATE"),
+    "sm": Field(7, 24, 8, "UPDATE: scale register of the masters D"),
     "lr_shift": Field(8, 0, 6, "UPDATE: k of the learning rate m * 2**-k"),
     "bias_exponent": Field(
         8, 8, 6, "the real value of the bias operand is 2**bias_exponent; of a constant, its exponent", signed=True

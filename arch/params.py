@@ -22,8 +22,9 @@ DEPTH_MAX = 1 << 20
 PROGRAM_DEPTH_MAX = (1 << 12) - 1
 #: Words of the tables' memory: what the instruction's table field can address.
 TABLES_MAX = 1 << 12
-#: Scale registers of every core: what the instruction's index field can address.
-SCALES = 64
+#: Scale registers a core may have, and has unless it says otherwise.
+SCALES_ALLOWED = (64, 128, 256)
+SCALES = SCALES_ALLOWED[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class CoreParams:
     n: cells on a side of the array, lanes and banks (4, 8, 16 or 32).
     *_bits: width of each role's datapath; a program may use less, never more.
     *_depth: words of N elements in each memory (tab_depth: of functions' tables, 1 for a core that looks nothing up);
-    program_depth counts instructions.
+    program_depth counts instructions. scales: scale registers, 64, 128 or 256; a layer takes four.
     Raises ArchError on any value outside its range.
     """
 
@@ -50,6 +51,7 @@ class CoreParams:
     wgt_depth: int = 16384
     tab_depth: int = 1024
     program_depth: int = 256
+    scales: int = SCALES
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -68,6 +70,10 @@ class CoreParams:
             require(
                 1 <= getattr(self, name) <= DEPTH_MAX, f"{name}={getattr(self, name)}: allowed are 1 to {DEPTH_MAX}"
             )
+        require(
+            self.scales in SCALES_ALLOWED,
+            f"scales={self.scales}: a core has {', '.join(map(str, SCALES_ALLOWED))} scale registers",
+        )
         require(1 <= self.tab_depth <= TABLES_MAX, f"tab_depth={self.tab_depth}: allowed are 1 to {TABLES_MAX}")
         require(
             1 <= self.program_depth <= PROGRAM_DEPTH_MAX,

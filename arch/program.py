@@ -28,7 +28,7 @@ from insitu.arch.errors import ArchError, require
 from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
-from insitu.arch.params import SCALES, CoreParams
+from insitu.arch.params import CoreParams
 from insitu.arch.samples import Samples
 
 MAGIC = b"INSITU\x00\x02"
@@ -104,7 +104,8 @@ class Program:
             f"{len(self.instructions)} instructions: this core holds 1 to {self.core.program_depth}",
         )
         require(self.batch >= 1, f"batch {self.batch}: must be at least 1")
-        require(len(self.scales) <= SCALES, f"{len(self.scales)} scale registers: there are {SCALES}")
+        has = self.core.scales
+        require(len(self.scales) <= has, f"{len(self.scales)} scale registers: this core has {has}")
         for exponent in self.scales:
             require(
                 EXPONENT_MIN <= exponent <= EXPONENT_MAX,

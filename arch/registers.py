@@ -9,7 +9,7 @@ from functools import cache
 from types import MappingProxyType
 
 from insitu.arch.errors import require
-from insitu.arch.params import SCALES
+from insitu.arch.params import SCALES_ALLOWED
 
 #: What a register holds.
 WORD_MASK = (1 << 32) - 1
@@ -119,10 +119,10 @@ REGISTERS: Mapping[str, Register] = {
     "INSTRUCTIONS": Register(offset=0x3C, access=Access.RO, doc="instructions completed"),
     "SATURATED": Register(offset=0x40, access=Access.RO, doc="elements clipped or wrapped where they were narrowed"),
     "SCALE": Register(
-        offset=0x100,
+        offset=0x400,
         access=Access.RW,
-        count=SCALES,
-        doc="scale registers",
+        count=SCALES_ALLOWED[-1],
+        doc="scale registers; those a core does not have are zero",
         fields={
             "exponent": BitField(0, 8, "exponent in use, two's complement"),
             "next": BitField(8, 8, "exponent that the next tracked run commits, two's complement"),
@@ -131,7 +131,7 @@ REGISTERS: Mapping[str, Register] = {
 }
 
 #: Bytes of the register window.
-WINDOW = 0x200
+WINDOW = 0x800
 
 
 @cache

@@ -40,7 +40,7 @@ class Core(wiring.Component):
         self.datapath = Datapath(params)
         self.registers = Registers(params)
         self.sequencer = Sequencer(params)
-        self.scales = ScaleRegisters()
+        self.scales = ScaleRegisters(params.scales)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -53,7 +53,7 @@ class Core(wiring.Component):
         flush = Signal()
         m.d.sync += flush.eq(sequencer.flush)
         m.submodules.datapath = ResetInserter(flush)(datapath)
-        m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits)
+        m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits, params.scales)
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
         f = decoder.fields
         draws, committed, held = Signal(), Signal(), Signal(8)

@@ -140,8 +140,11 @@ class Decoder(wiring.Component):
         )
 
     def _beyond(self, m: Module) -> Any:
-        """Whether the instruction's table ends beyond the tables' memory."""
+        """Whether the instruction's table ends beyond the tables' memory, or it names a scale register beyond those
+        there are, a power of two."""
         f = self.fields
+        no_scale = register()
+        m.d.sync += no_scale.eq((f.sa | f.sb | f.sd | f.sm) >= self.params.scales)
         words, end, has, beyond = register(1 + TABLE_BITS[1]), register(2 + TABLE_BITS[1]), register(), register()
         m.d.sync += [
             words.eq(1 << f.table_bits),
@@ -149,7 +152,7 @@ class Decoder(wiring.Component):
             has.eq(f.table_bits != 0),
             beyond.eq(has & (end > self.params.tab_depth)),
         ]
-        return beyond
+        return beyond | no_scale
 
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""

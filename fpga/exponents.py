@@ -19,20 +19,19 @@ from insitu.arch.numbers import (
     UPDATE_SHIFT_MAX,
     UPDATE_SHIFT_MIN,
 )
-from insitu.arch.params import SCALES
 from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay, register
 from insitu.fpga.passes import among
 
 
 class ScaleRegisters(wiring.Component):
-    """SCALES registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
+    """`count` registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
 
     bus_*, core_*: two readers, combinational, and two writers. The bus goes first; the core's write waits a cycle then.
     """
 
-    def __init__(self) -> None:
-        bits = (SCALES - 1).bit_length()
+    def __init__(self, count: int) -> None:
+        self.count, bits = count, (count - 1).bit_length()
         super().__init__(
             {
                 "bus_index": In(bits),
@@ -50,10 +49,10 @@ class ScaleRegisters(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.registers = registers = memory.Memory(shape=16, depth=SCALES, init=[])
+        m.submodules.registers = registers = memory.Memory(shape=16, depth=self.count, init=[])
         write = registers.write_port()
         bus, core = registers.read_port(domain="comb"), registers.read_port(domain="comb")
-        written = Signal(SCALES)
+        written = Signal(self.count)
         waiting, index, value = Signal(), Signal.like(self.core_write_index), Signal(16)
         with m.If(self.core_write):
             m.d.sync += [waiting.eq(1), index.eq(self.core_write_index), value.eq(self.core_data)]
@@ -88,13 +87,13 @@ class Exponents(wiring.Component):
 
     SETTLE = 8
 
-    def __init__(self, activation_bits: int, spread_bits: int) -> None:
+    def __init__(self, activation_bits: int, spread_bits: int, count: int) -> None:
         self.activation_bits, self.spread_bits = activation_bits, spread_bits
         super().__init__(
             {
                 "fields": In(FieldsLayout),
                 "slot": In(range(5)),
-                "index": Out((SCALES - 1).bit_length()),
+                "index": Out((count - 1).bit_length()),
                 "scale": In(16),
                 "narrow_shift": Out(signed(7)),
                 "update_shift": Out(signed(7)),

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.generator import GOLDEN
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK
+from insitu.fpga.axi_lite import ADDRESS_BITS
 from insitu.fpga.common import register
 from insitu.fpga.random import xorshift
 
@@ -62,8 +63,8 @@ class Registers(wiring.Component):
                 "program_count": Out(32),
                 "seed": Out(32, init=1),
                 "step_seed": In(1),
-                "scale_index": Out(6),
-                "scale_write_index": Out(6),
+                "scale_index": Out((params.scales - 1).bit_length()),
+                "scale_write_index": Out((params.scales - 1).bit_length()),
                 "scale_write": Out(1),
                 "scale_data": Out(16),
                 "scale": In(16),
@@ -74,7 +75,8 @@ class Registers(wiring.Component):
         m = Module()
         bus, count = self.bus, self.count
         # A cycle to take an access, one to see which register is meant, one to reach it.
-        address, written, asked_address, asked_data = register(9), register(32), register(9), register(32)
+        address, written = register(ADDRESS_BITS), register(32)
+        asked_address, asked_data = register(ADDRESS_BITS), register(32)
         plain = {name: r.offset >> 2 for name, r in REGISTERS.items() if name != "SCALE"}
         chosen = {name: Signal(name=f"chosen_{name.lower()}") for name in plain}
         asked, write = Signal(), Signal()
@@ -83,11 +85,13 @@ class Registers(wiring.Component):
         m.d.sync += [asked_data.eq(bus.write_data), asked.eq(bus.write), write.eq(asked)]
         m.d.sync += [address.eq(asked_address), written.eq(asked_data)]
         m.d.sync += [chosen[name].eq(asked_address[2:] == place) for name, place in plain.items()]
-        is_scale = address[8]
-        m.d.comb += self.scale_index.eq(address[2:8])
+        # SCALE begins at half the window; those beyond the core's are zero.
+        index = address[2:-1]
+        is_scale = address[-1] & (index < self.params.scales)
+        m.d.comb += self.scale_index.eq(index)
         m.d.sync += [
             self.scale_data.eq(written),
-            self.scale_write_index.eq(address[2:8]),
+            self.scale_write_index.eq(index),
             self.scale_write.eq(write & is_scale),
         ]
         m.d.sync += self.command.eq(0)

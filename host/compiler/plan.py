@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from insitu.arch.declaration import Declaration
 from insitu.arch.layout import Memory
-from insitu.arch.params import SCALES, CoreParams
+from insitu.arch.params import SCALES_ALLOWED, CoreParams
 from insitu.arch.program import Tensor
 from insitu.host.compiler.allocate import Request, place
 from insitu.host.compiler.graph import SAMPLE, Graph
@@ -32,8 +32,11 @@ class Plan:
         count += len(updated)
         self.slopes = {table: count + index for index, table in enumerate(sloped)}
         self.scales = count + len(sloped)
-        if self.scales > SCALES:
-            raise CompileError(f"{len(graph.nodes)} parts take {self.scales} scale registers: there are {SCALES}")
+        if self.scales > core.scales:
+            wanted = next((count for count in SCALES_ALLOWED if count >= self.scales), None)
+            remedy = f": give it scales={wanted}" if wanted else f", and none has more than {SCALES_ALLOWED[-1]}"
+            parts = f"{len(graph.nodes)} parts take {self.scales} scale registers"
+            raise CompileError(f"{parts}, this core has {core.scales}{remedy}")
         lives = _lives(passes)
         places = place(
             [

@@ -84,6 +84,8 @@ class EmulatedDevice:
             case "SATURATED":
                 return emulator.saturated & WORD_MASK
             case "SCALE":
+                if index >= self.core.scales:
+                    return 0
                 fields = REGISTERS["SCALE"].fields
                 exponent, following = emulator.scales[index]
                 return fields["exponent"].put(exponent) | fields["next"].put(following)
@@ -102,6 +104,8 @@ class EmulatedDevice:
             case "SEED":
                 self.emulator.seed = value
             case "SCALE":
+                if index >= self.core.scales:
+                    return
                 fields = REGISTERS["SCALE"].fields
                 self.emulator.scales[index][:] = [_signed(fields[f].of(value)) for f in ("exponent", "next")]
             case _:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from insitu.arch.errors import ArchError
 from insitu.arch.isa import WORDS, Instruction, Opcode
 from insitu.arch.layout import Memory
-from insitu.arch.params import SCALES
 from insitu.arch.registers import REGISTERS, WORD_MASK, Error
 from insitu.arch.timing import cost
 from insitu.sim.emulator import Emulator
@@ -179,7 +178,7 @@ class Lockstep:
         for where, expected, got in pairs:
             if expected != got:
                 yield Difference(where=where, expected=expected, got=got)
-        for index in range(SCALES):
+        for index in range(self.core.scales):
             word = self._read("SCALE", index)
             names = ("exponent", "next")
             for name, expected in zip(names, emulator.scales[index], strict=True):

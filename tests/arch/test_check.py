@@ -194,3 +194,14 @@ def test_d_apart_from_what_it_is_of(d_base: int, over: str) -> None:
             check_apart(add, CORE.n)
     else:
         check_apart(add, CORE.n)
+
+
+@pytest.mark.parametrize("field", ["sa", "sb", "sd", "sm"])
+def test_scale_registers_end_with_the_cores(field: str) -> None:
+    update = PASSES[Opcode.UPDATE]
+    for scales in (64, 128, 256):
+        core = replace(CORE, scales=scales)
+        check(replace(update, **{field: scales - 1}), core)
+        if scales < 256:
+            with pytest.raises(PlaceError, match=rf"UPDATE\.{field}={scales}: this core has {scales} scale registers"):
+                check(replace(update, **{field: scales}), core)

@@ -40,7 +40,8 @@ def test_the_hash_depends_on_values_alone(core: CoreParams) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hash_differs_for_each_field(name: str) -> None:
     core = CoreParams()
-    other = replace(core, **{name: 16 if name == "n" else getattr(core, name) - 1})
+    others = {"n": 16, "scales": 128}
+    other = replace(core, **{name: others.get(name, getattr(core, name) - 1)})
     assert other.hash != core.hash
 
 

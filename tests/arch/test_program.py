@@ -156,7 +156,7 @@ def test_anything_behind_it_is_refused() -> None:
         Program.from_bytes(DATA + b"\0")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x7fELF\x02\x01\x01\x00" + bytes(100), b"PK\x03\x04", MAGIC[:-1] + b"\x02"])
+@pytest.mark.parametrize("data", [b"", b"\x7fELF\x02\x01\x01\x00" + bytes(100), b"PK\x03\x04", MAGIC[:-1] + b"\x01"])
 def test_foreign_files_are_named(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "foreign.bin"
     path.write_bytes(data)
@@ -255,7 +255,7 @@ def place(**changes: Any) -> Tensor:
         ({"instructions": ()}, "0 instructions: this core holds 1 to 8"),
         ({"instructions": PROGRAM.instructions * 3}, "9 instructions: this core holds 1 to 8"),
         ({"batch": 0}, "batch 0"),
-        ({"scales": (0,) * 65}, "65 scale registers: there are 64"),
+        ({"scales": (0,) * 65}, "65 scale registers: this core has 64"),
         ({"scales": (0, 0, 128)}, "exponent 128: allowed are -128 to 127"),
         ({"scales": (0, 0, -129)}, "exponent -129"),
         ({"entries": {"answer": 3}}, "'answer' at 3: outside"),

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from insitu.arch.errors import ArchError
-from insitu.arch.params import SCALES
+from insitu.arch.params import SCALES_ALLOWED
 from insitu.arch.registers import IDENTITY, REGISTERS, WINDOW, Access, BitField, Register, find
 
 ALL = pytest.mark.parametrize("name", REGISTERS)
@@ -78,5 +78,5 @@ def test_the_landmarks() -> None:
     assert IDENTITY == 0x494E5349
     assert REGISTERS["ID"].reset == IDENTITY
     assert REGISTERS["ID"].offset == 0
-    assert REGISTERS["SCALE"].count == SCALES
+    assert REGISTERS["SCALE"].count == SCALES_ALLOWED[-1]
     assert REGISTERS["SEED"].reset != 0

@@ -168,7 +168,8 @@ def read_words(i: Instruction, n: int) -> list[int]:
             words = i.rows * (area(i, "out") if r == area(i, "kernel") else sum(1 for _, t in met if t == r))
         else:
             words = area(i, "map") if i.opcode is Opcode.REDUCE else 1
-        rows.append(max(1, each * words))
+        # The mask's word has to wait where B comes from ACT too.
+        rows.append(max(1, each * words + (i.mask and i.b.memory is Memory.ACT if "b" in i.matrices else 0)))
     return rows * len(range(0, i.cols, n))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from insitu.arch.isa import USED, Instruction, Opcode
 from insitu.arch.numbers import alignment, clamp, range_exponent
+from insitu.arch.params import SCALES
 from insitu.fpga.exponents import Exponents, ScaleRegisters
 from tests.fpga.units import simulate
 
@@ -32,7 +33,7 @@ def random_instruction(random: Random) -> Instruction:
 
 
 def test_shifts_bias_and_the_next_exponent() -> None:
-    unit = Exponents(8, 40)
+    unit = Exponents(8, 40, SCALES)
     random = Random(1)
 
     async def script(ctx: Any) -> None:
@@ -96,7 +97,7 @@ def test_shifts_bias_and_the_next_exponent() -> None:
 
 
 def test_scale_registers_keep_both_writers() -> None:
-    unit = ScaleRegisters()
+    unit = ScaleRegisters(SCALES)
 
     async def script(ctx: Any) -> None:
         # Both at once: the bus first, the core right after.
