@@ -40,7 +40,7 @@ class RegisterBus(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__(
-            {"address": Out(9), "read": Out(1), "write": Out(1), "write_data": Out(32), "read_data": In(32)}
+            {"address": Out(ADDRESS_BITS), "read": Out(1), "write": Out(1), "write_data": Out(32), "read_data": In(32)}
         )
 
 
