@@ -16,7 +16,7 @@ from insitu.host.errors import CompileError
 
 InShape = Annotated[
     str | None,
-    typer.Option(help="Shape of a sample; an `mlp:` model says it itself, `lenet`, `cnn` and `vgg` take 1x28x28."),
+    typer.Option(help="Shape of a sample; an `mlp:` model says it itself, students by name take 1x28x28."),
 ]
 Classes = Annotated[int, typer.Option(min=2, help="Classes of a model that is a file.")]
 #: What students by name are given without a data set: MNIST's.
@@ -89,13 +89,23 @@ def disasm(
     in_shape: InShape = None,
     classes: Classes = 10,
     map_: Annotated[bool, typer.Option("--map", help="Show what lies where in each memory instead.")] = False,
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw what lies where as a training step goes on (.svg, .pdf, .png).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List a program: its tensors and its instructions.
 
     Example: `insitu disasm student.insitu`
     """
+    if draw is not None:
+        check_writable(draw)
     compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    if draw is not None:
+        from insitu.host import memory_map
+
+        with writing(draw):
+            memory_map.draw(compiled, draw)
     if json:
         emit(
             {
@@ -192,7 +202,7 @@ def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, .
     sizes = model.removeprefix("mlp:").split("-")
     if model.startswith("mlp:") and len(sizes) >= 2 and sizes[0].isdigit() and sizes[-1].isdigit():
         return (int(sizes[0]),), int(sizes[-1])
-    if model in CONVOLUTIONAL:
+    if model.partition(":")[0] in CONVOLUTIONAL:
         return IMAGE, classes
     if not model.rpartition(":")[0].endswith(".py"):
         return (1,), classes  # no model at all: who builds it says what is wrong

@@ -1,0 +1,103 @@
+"""What lies where in each memory as a training step goes on: found in its instructions, and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.layout import Matrix, Memory
+from insitu.arch.program import Program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A matrix from when it is written to when it is read last, as instructions of an entry; weights and tables are
+    there from the first. names: of the tensors that it can be."""
+
+    matrix: Matrix
+    first: int
+    last: int
+    names: tuple[str, ...]
+
+
+def segments(program: Program, entry: str = "train") -> list[Segment]:
+    """What an entry's memories hold, in the order in which it is written."""
+    found: list[Segment] = []
+    held: dict[tuple[Memory, int], int] = {}
+    for index, instruction in enumerate(program.entry(entry)):
+        places = instruction.matrices
+        # An update reads what it writes.
+        reads = [name for name in places if name != "d" or places["d"].memory is Memory.WGT]
+        for name in reads:
+            at = held.get((places[name].memory, places[name].base))
+            if at is None:  # there before the entry begins
+                at = _hold(found, held, places[name], 0, _names(program, instruction, name))
+            found[at] = replace(found[at], last=index)
+        if "d" in places and "d" not in reads:
+            _hold(found, held, places["d"], index, _names(program, instruction, "d"))
+    return found
+
+
+def draw(program: Program, path: Path, entry: str = "train") -> None:
+    """Draw the segments of an entry: instructions across, words up, a panel a memory. The format follows from the
+    path's name."""
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    found, n = segments(program, entry), program.core.n
+    memories = [memory for memory in Memory if any(s.matrix.memory is memory for s in found)]
+    figure = Figure(figsize=(11, 3.2 * len(memories)), layout="constrained")
+    colours = _colours()
+    for memory, axes in zip(memories, figure.subplots(len(memories), 1, sharex=True, squeeze=False)[:, 0], strict=True):
+        here = [s for s in found if s.matrix.memory is memory]
+        for segment in here:
+            words, name = segment.matrix.words(n), " / ".join(segment.names)
+            span = segment.last - segment.first + 1
+            colour = colours[sum(map(ord, name)) % len(colours)]
+            axes.broken_barh([(segment.first, span)], (segment.matrix.base, words), facecolor=colour, edgecolor="black")
+            axes.text(
+                segment.first + span / 2,
+                segment.matrix.base + words / 2,
+                name,
+                ha="center",
+                va="center",
+                fontsize=7,
+                clip_on=True,
+            )
+        top = max(s.matrix.base + s.matrix.words(n) for s in here)
+        axes.set_title(f"{memory.name}: {top:,} of {program.core.depth(memory):,} words of {n}", fontsize=10)
+        axes.set_ylabel("words")
+        axes.set_ylim(0, top)
+    labels = [i.opcode.name for i in program.entry(entry)]
+    axes.set_xticks([k + 0.5 for k in range(len(labels))], labels, rotation=90, fontsize=6)
+    axes.set_xlim(0, len(labels))
+    figure.savefig(path, dpi=150)
+
+
+def _hold(
+    found: list[Segment], held: dict[tuple[Memory, int], int], matrix: Matrix, index: int, names: tuple[str, ...]
+) -> int:
+    held[matrix.memory, matrix.base] = len(found)
+    found.append(Segment(matrix=matrix, first=index, last=index, names=names))
+    return len(found) - 1
+
+
+def _names(program: Program, instruction: Instruction, operand: str) -> tuple[str, ...]:
+    """The tensors that an operand can be: those at its place, of its scale register where the instruction says it."""
+    matrix = instruction.matrices[operand]
+    here = {
+        name: t
+        for name, t in program.tensors.items()
+        if (t.matrix.memory, t.matrix.base) == (matrix.memory, matrix.base)
+    }
+    register = "sm" if operand == "d" and instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE) else f"s{operand}"
+    scaled = getattr(instruction, register, None)
+    exact = [name for name, t in here.items() if t.scale == scaled and instruction.width]
+    return tuple(exact or here)
+
+
+def _colours() -> list[tuple[float, float, float]]:
+    """Light colours, a name's always the same."""
+    from matplotlib import colormaps
+
+    return [colormaps["Pastel1"](k)[:3] for k in range(9)]
