@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import USED, Instruction, Opcode
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.program import Program
+
+#: Memories whose contents the next step needs.
+_KEPT = (Memory.WGT, Memory.TAB)
+#: The share of a panel's height from which a segment has its name written in it.
+_NAMED = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,8 @@ def segments(program: Program, entry: str = "train") -> list[Segment]:
             found[at] = replace(found[at], last=index)
         if "d" in places and "d" not in reads:
             _hold(found, held, places["d"], index, _names(program, instruction, "d"))
-    return found
+    last = len(program.entry(entry)) - 1
+    return [replace(s, last=last) if s.matrix.memory in _KEPT else s for s in found]
 
 
 def draw(program: Program, path: Path, entry: str = "train") -> None:
@@ -50,11 +56,14 @@ def draw(program: Program, path: Path, entry: str = "train") -> None:
     colours = _colours()
     for memory, axes in zip(memories, figure.subplots(len(memories), 1, sharex=True, squeeze=False)[:, 0], strict=True):
         here = [s for s in found if s.matrix.memory is memory]
+        top = max(s.matrix.base + s.matrix.words(n) for s in here)
         for segment in here:
             words, name = segment.matrix.words(n), " / ".join(segment.names)
             span = segment.last - segment.first + 1
             colour = colours[sum(map(ord, name)) % len(colours)]
             axes.broken_barh([(segment.first, span)], (segment.matrix.base, words), facecolor=colour, edgecolor="black")
+            if words < _NAMED * top:
+                continue
             axes.text(
                 segment.first + span / 2,
                 segment.matrix.base + words / 2,
@@ -64,7 +73,6 @@ def draw(program: Program, path: Path, entry: str = "train") -> None:
                 fontsize=7,
                 clip_on=True,
             )
-        top = max(s.matrix.base + s.matrix.words(n) for s in here)
         axes.set_title(f"{memory.name}: {top:,} of {program.core.depth(memory):,} words of {n}", fontsize=10)
         axes.set_ylabel("words")
         axes.set_ylim(0, top)
@@ -83,16 +91,13 @@ def _hold(
 
 
 def _names(program: Program, instruction: Instruction, operand: str) -> tuple[str, ...]:
-    """The tensors that an operand can be: those at its place, of its scale register where the instruction says it."""
+    """The tensors that an operand can be: those at its place, of its scale register where the instruction has one."""
     matrix = instruction.matrices[operand]
-    here = {
-        name: t
-        for name, t in program.tensors.items()
-        if (t.matrix.memory, t.matrix.base) == (matrix.memory, matrix.base)
-    }
-    register = "sm" if operand == "d" and instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE) else f"s{operand}"
-    scaled = getattr(instruction, register, None)
-    exact = [name for name, t in here.items() if t.scale == scaled and instruction.width]
+    here = {name: tensor for name, tensor in program.tensors.items() if tensor.matrix == matrix}
+    updates = instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
+    register = "sm" if operand == "d" and updates else f"s{operand}"
+    scaled = register in USED[instruction.opcode]
+    exact = [name for name, t in here.items() if scaled and t.scale == getattr(instruction, register)]
     return tuple(exact or here)
 
 
