@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from insitu.arch.isa import CONSTANT_MAX, TABLE_BITS, USED, Instruction, Opcode
+from insitu.arch.isa import CONSTANT_MAX, TABLE_BITS, USED, WINDOW_FIELDS, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import SCALES, TABLES_MAX, CoreParams
@@ -85,33 +85,32 @@ def vector_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = True) -
 def depthwise_sequences(draw: st.DrawFn, core: CoreParams, *, exact: bool = True) -> Case:
     """DW_FORWARD, DW_BACKWARD and DW_UPDATE in any order, mostly on the same weights, whose reads may differ in width:
     what one of them writes another must read anew."""
-    order = draw(st.lists(st.sampled_from(DEPTHWISE), min_size=2, max_size=6))
-    drawn = [draw(_passes(core, (opcode,), exact)) for opcode in order]
+    count = draw(st.integers(3, 6))
+    drawn = [draw(_passes(core, (draw(st.sampled_from(DEPTHWISE)),), exact)) for _ in range(count)]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scales = _any_scales(rng)
-    first, scales = _finished(rng, core, drawn[0], scales)
-    shape = ("rows", "cols", *(name for name in USED[first.opcode] if name.startswith(("map_", "out_", "kernel_"))))
-    shared = {name: getattr(first, name) for name in (*shape, "stride", "pad_height", "pad_width")}
-    program = [first]
+    program: list[Instruction] = []
+    shared: dict[str, Any] = {}
     kept: dict[str, int] = {}
     read: dict[str, Any] = {}
-    for values in drawn[1:]:
+    for values in drawn:
         if rng.integers(4):
             values = values | shared
         if not fits(core, Instruction(**values)) or _terms(Instruction(**values)) > 3 * _TERMS:
             continue
         i, scales = _finished(rng, core, values, scales)
         weights = "d" if i.opcode is Opcode.DW_UPDATE else "b"
-        if weights in i.matrices:
-            if not kept or rng.integers(4) == 0:
-                kept = {part: getattr(i, f"{weights}_{part}") for part in ("base", "pitch")}
+        if kept and weights in i.matrices and rng.integers(8):
             moved = replace(i, **{f"{weights}_{part}": value for part, value in kept.items()})
-            if _inside(core, moved):
-                i = moved
-            if read and i.weight_width and rng.integers(2):
-                i = replace(i, **read)
-            if i.weight_width:
-                read = {name: getattr(i, name) for name in ("weight_width", "weight_shift", "weight_rounding")}
+            i = moved if _inside(core, moved) else i
+        if read and i.weight_width and rng.integers(2):
+            i = replace(i, **read)
+        if not program:
+            shared = {name: getattr(i, name) for name in ("rows", "cols", *WINDOW_FIELDS)}
+        if not kept and weights in i.matrices:
+            kept = {part: getattr(i, f"{weights}_{part}") for part in ("base", "pitch")}
+        if i.weight_width:
+            read = {name: getattr(i, name) for name in ("weight_width", "weight_shift", "weight_rounding")}
         program.append(i)
     return replace(program_case(rng, core, program), scales=scales)
 

@@ -222,6 +222,35 @@ def test_a_table_is_loaded_looked_up_and_shown() -> None:
     assert look.d.read(emulator.image(Memory.ACT))[0, 1] == square[(-15 >> 1) + 8]
 
 
+@pytest.mark.parametrize("width", [8, 6])
+@pytest.mark.parametrize("bias", [0, 1])
+def test_weights_are_read_anew_when_an_update_wrote_them(width: int, bias: int) -> None:
+    """Whether the same or another matrix, of the same width or of several, is read from where they lie."""
+    core = CoreParams(n=4, act_depth=64, err_depth=64, wgt_depth=16, tab_depth=1)
+    rng = np.random.default_rng(5)
+    places = {"a_pitch": 2, "b_pitch": 2, "d_pitch": 2}
+    sizes = {"rows": 2, "cols": 6, "kernel_height": 3, "map_height": 3, "out_height": 3, "pad_height": 1}
+    read = {"weight_width": 8, "weight_shift": 8, "sa": 1, "sb": 2, "sd": 3}
+    forward = Instruction(
+        opcode=Opcode.DW_FORWARD, **(places | sizes | read), width=8, bias=bias, bias_exponent=5, d_base=40
+    )
+    backward = Instruction(opcode=Opcode.DW_BACKWARD, **(places | sizes | read), width=8, d_base=40)
+    update = Instruction(
+        opcode=Opcode.DW_UPDATE, **(places | sizes), width=8, bias=1, bias_exponent=5, master_width=16,
+        lr_mul=200, sa=4, sb=5, sd=6, sm=7,
+    )  # fmt: skip
+    reads = (forward, replace(forward, weight_width=width), backward)
+    case = Case(
+        core=core,
+        instructions=(*reads, update, *reads, update, *reads),
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        scales=((0, 0),) * 3 + ((8, 8),) * (SCALES - 3),
+        seed=1,
+        stream_in=np.zeros((0, core.n), dtype=np.int64),
+    )
+    compare(case)
+
+
 @pytest.mark.parametrize("b_base", [0, 1, 2, 4, 5])
 @pytest.mark.parametrize("opcode", [Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE])
 @pytest.mark.parametrize("statistics", [False, True])
