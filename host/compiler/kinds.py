@@ -10,6 +10,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
+#: Layers with parameters.
+LAYERS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 DROPOUT = (F.dropout, F.dropout2d)
 #: Activations that are looked up: modules, and functions that are the same.
 TABLES: tuple[type[nn.Module], ...] = (
@@ -74,9 +76,11 @@ def kind(traced: fx.GraphModule, node: fx.Node) -> tuple[str, str]:
     """(what a node is, "" where it cannot be taken; its name for people)."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
-        # nn.Hardtanh has ReLU6 below it: the nearest class counts.
-        found = next((_MODULES[t] for t in type(module).__mro__ if t in _MODULES), "")
-        return found, type(module).__name__
+        # The nearest class counts: ReLU6 is derived from Hardtanh. What is derived from a layer may compute anything.
+        nearest = next((t for t in type(module).__mro__ if t in _MODULES), None)
+        if nearest is None or (nearest in LAYERS and type(module) is not nearest):
+            return "", type(module).__name__
+        return _MODULES[nearest], type(module).__name__
     if node.op == "call_function":
         found = _FUNCTIONS.get(node.target, "")  # type: ignore[arg-type]  # a function
         return found, getattr(node.target, "__name__", str(node.target))

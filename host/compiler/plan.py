@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from insitu.arch.declaration import Declaration
+from dataclasses import replace
+
+from insitu.arch.check import WIDTH_ROLE
+from insitu.arch.declaration import Declaration, ExponentPolicy, Role
 from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES_ALLOWED, CoreParams
 from insitu.arch.program import Tensor
@@ -32,11 +35,6 @@ class Plan:
         count += len(updated)
         self.slopes = {table: count + index for index, table in enumerate(sloped)}
         self.scales = count + len(sloped)
-        if self.scales > core.scales:
-            wanted = next((count for count in SCALES_ALLOWED if count >= self.scales), None)
-            remedy = f": give it scales={wanted}" if wanted else f", and none has more than {SCALES_ALLOWED[-1]}"
-            parts = f"{len(graph.nodes)} parts take {self.scales} scale registers"
-            raise CompileError(f"{parts}, this core has {core.scales}{remedy}")
         lives = _lives(passes)
         places = place(
             [
@@ -72,6 +70,42 @@ class Plan:
         while shared := self.passes.tensors[name].scale_of:
             name = shared
         return self._registers[name]
+
+    @property
+    def moving(self) -> frozenset[int]:
+        """Scale registers whose exponents change as programs run, or that the host asks for and sets, those of LOSS."""
+        loss = self.passes.loss
+        found = {self.register(loss.a), self.register(loss.d)}
+        for each in self.passes.step:
+            if each.formats is None or self.passes.tensors[each.d].fixed:
+                continue
+            role = Role.GRADIENT if each.gradient else WIDTH_ROLE[self.tensors[each.d].matrix.memory]
+            if each.formats.role(role).exponent is not ExponentPolicy.STATIC:
+                found.add(self.gradients[each.gradient] if each.gradient else self.register(each.d))
+        return frozenset(found)
+
+    def share(self, scales: list[int]) -> list[int]:
+        """Give tensors whose exponents stay, and are the same, one register, and return the exponents that registers
+        begin with. scales: those they would have with a register each. Raises CompileError where the core has fewer."""
+        moving, at = self.moving, dict[tuple[int, bool, int], int]()
+        where = []
+        for index, exponent in enumerate(scales):
+            key = (index, True, 0) if index in moving else (0, False, exponent)
+            where.append(at.setdefault(key, len(at)))
+        self._registers = {name: where[index] for name, index in self._registers.items()}
+        self.gradients = {name: where[index] for name, index in self.gradients.items()}
+        self.slopes = {name: where[index] for name, index in self.slopes.items()}
+        self.tensors = {name: replace(tensor, scale=where[tensor.scale]) for name, tensor in self.tensors.items()}
+        self.scales = len(at)
+        if self.scales > self.core.scales:
+            wanted = next((count for count in SCALES_ALLOWED if count >= self.scales), None)
+            remedy = f": give it scales={wanted}" if wanted else f", and none has more than {SCALES_ALLOWED[-1]}"
+            parts = f"{len(self.graph.nodes)} parts take {self.scales} scale registers"
+            raise CompileError(f"{parts}, this core has {self.core.scales}{remedy}")
+        shared = [0] * self.scales
+        for index, exponent in enumerate(scales):
+            shared[where[index]] = exponent
+        return shared
 
 
 def _lives(passes: Lowering) -> dict[str, tuple[int, int]]:

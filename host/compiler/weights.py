@@ -50,6 +50,7 @@ class Start:
                 self.scales[plan.gradients[layer.name]] = found.exponent
             self._weights(layer, operand)
         self.tables = self._tables()
+        self.scales = plan.share(self.scales)
 
     def _calibrate(self, name: str, wanted: Wanted, ranges: Ranges) -> None:
         assert wanted.seen is not None
