@@ -15,7 +15,7 @@ from insitu.arch.isa import Instruction, Opcode, assemble
 from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES, CoreParams
 from insitu.arch.timing import cost
-from insitu.sim import products
+from insitu.sim import draining, products
 from insitu.sim.emulator import Emulator
 from insitu.sim.product import method
 from tests.reference.compare import expect_equal
@@ -135,6 +135,15 @@ def test_without_vector_code(case: Case) -> None:
     """The machines that lack the instructions take products in floating point, to the same bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "method", partial(method, vector=False))
+        compare(case)
+
+
+@explore(200)
+@given(st.one_of(on_any_core(pass_instructions), on_vector_cores(vector_instructions)))
+def test_blocks_of_few_rows(case: Case) -> None:
+    """With room for fewer rows than are drawn they come in several blocks, as those of a large pass do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draining, "_BLOCK", 32)
         compare(case)
 
 
