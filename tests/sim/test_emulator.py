@@ -112,8 +112,9 @@ def test_equals_the_reference(strategy: SearchStrategy[Case], cases: int) -> Non
         compare(case)
 
     run()
-    # A few are alike: what was drawn for a layer that the memories have no room for changes nothing.
-    assert len(distinct) > 0.8 * cases
+    # Some are alike: what was drawn for a layer that the memories have no room for, or for a window that another pass's
+    # stands in for, changes nothing.
+    assert len(distinct) > 0.7 * cases
 
 
 @explore(100)
