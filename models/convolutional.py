@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from insitu.models.errors import StudentError
-from insitu.models.mobile import mobilenet_v1, mobilenet_v3
+from insitu.models.mobile import mobilenet_v1, mobilenet_v2, mobilenet_v3
 
 
 def lenet(in_shape: tuple[int, ...], classes: int) -> nn.Sequential:
@@ -93,6 +93,7 @@ CONVOLUTIONAL: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "vgg": vgg,
     "mobilenet-v1": mobilenet_v1,
+    "mobilenet-v2": mobilenet_v2,
     "mobilenet-v3": mobilenet_v3,
 }
 

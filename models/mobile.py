@@ -1,4 +1,4 @@
-"""Students of depthwise-separable blocks: MobileNet's, versions 1 and 3, for small images."""
+"""Students of depthwise-separable blocks: MobileNet's three versions, for small images."""
 
 from __future__ import annotations
 
@@ -21,25 +21,32 @@ class Separable(NamedTuple):
 
 
 class Inverted(NamedTuple):
-    """A block of version 3: kernel, channels within, channels out, squeeze and excitation, hard-swish, stride."""
+    """A block of versions 2 and 3: kernel, channels within, channels out, squeeze and excitation, activation, stride."""
 
     kernel: int
     within: int
     channels: int
     squeeze: bool
-    swish: bool
+    act: type[nn.Module]
     stride: int
 
 
 #: As published (Howard et al. 2017, table 1), begun without a stride and ended at 64 channels: for images of 28 to 32
 #: pixels instead of 224.
 V1 = (Separable(16, 1), Separable(32, 2), Separable(32, 1), Separable(64, 2), Separable(64, 1))
+#: As published (Sandler et al. 2018, table 2), four times as wide within instead of six, likewise.
+V2 = (
+    Inverted(3, 64, 24, squeeze=False, act=nn.ReLU6, stride=2),
+    Inverted(3, 96, 24, squeeze=False, act=nn.ReLU6, stride=1),
+    Inverted(3, 96, 32, squeeze=False, act=nn.ReLU6, stride=2),
+    Inverted(3, 128, 32, squeeze=False, act=nn.ReLU6, stride=1),
+)
 #: As published (Howard et al. 2019, table 2), the first of each resolution, likewise.
 V3 = (
-    Inverted(3, 16, 16, squeeze=True, swish=False, stride=2),
-    Inverted(3, 48, 24, squeeze=False, swish=False, stride=1),
-    Inverted(5, 64, 32, squeeze=True, swish=True, stride=2),
-    Inverted(5, 96, 32, squeeze=True, swish=True, stride=1),
+    Inverted(3, 16, 16, squeeze=True, act=nn.ReLU, stride=2),
+    Inverted(3, 48, 24, squeeze=False, act=nn.ReLU, stride=1),
+    Inverted(5, 64, 32, squeeze=True, act=nn.Hardswish, stride=2),
+    Inverted(5, 96, 32, squeeze=True, act=nn.Hardswish, stride=1),
 )
 
 
@@ -62,6 +69,26 @@ def mobilenet_v1(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0,
         layers += [*_convolution(inputs, inputs, 3, stride=block.stride, groups=inputs), nn.ReLU()]
         layers += [*_convolution(inputs, outputs, 1), nn.ReLU()]
         inputs = outputs
+    return initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
+
+
+def mobilenet_v2(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0, blocks: int = len(V2)) -> nn.Module:
+    """MobileNet V2 (Sandler et al. 2018): inverted residual blocks with ReLU6, the mean of the map, a Linear.
+
+    Args:
+        in_shape: (channels, height, width) of an image, from 8 x 8 up.
+        width: multiplies all channels.
+        blocks: how many of V2.
+
+    Raises:
+        StudentError: an image of another shape, or a width or number of blocks out of range.
+    """
+    channels = _image("mobilenet-v2", in_shape, width, blocks, len(V2))
+    inputs = scaled(16, width)
+    layers: list[nn.Module] = [*_convolution(channels, inputs, 3), nn.ReLU6()]
+    for block in V2[:blocks]:
+        layers.append(InvertedResidual(inputs, block, width))
+        inputs = scaled(block.channels, width)
     return initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
 
 
@@ -94,11 +121,10 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, block: Inverted, width: float) -> None:
         super().__init__()
         within, outputs = scaled(block.within, width), scaled(block.channels, width)
-        act: type[nn.Module] = nn.Hardswish if block.swish else nn.ReLU
         layers: list[nn.Module] = []
         if within != inputs:
-            layers += [*_convolution(inputs, within, 1), act()]
-        layers += [*_convolution(within, within, block.kernel, stride=block.stride, groups=within), act()]
+            layers += [*_convolution(inputs, within, 1), block.act()]
+        layers += [*_convolution(within, within, block.kernel, stride=block.stride, groups=within), block.act()]
         if block.squeeze:
             layers.append(SqueezeExcitation(within))
         self.layers = nn.Sequential(*layers, *_convolution(within, outputs, 1))

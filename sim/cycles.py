@@ -12,7 +12,7 @@ from insitu.arch.program import Program
 from insitu.arch.timing import Cost, cost
 
 #: Units of the core, and the part of an instruction's cost in which each works.
-UNITS = {"array": "issue", "stream": "stream", "loss": "vector", "waiting": "wait", "sequencer": "overhead"}
+UNITS = {"array": "issue", "stream": "stream", "vector": "vector", "waiting": "wait", "sequencer": "overhead"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from insitu.models.errors import StudentError
-from insitu.models.mobile import V1, V3, InvertedResidual, mobilenet_v1, mobilenet_v3, scaled
+from insitu.models.mobile import V1, V3, InvertedResidual, mobilenet_v1, mobilenet_v2, mobilenet_v3, scaled
 from insitu.models.students import build
 
 
@@ -28,7 +28,14 @@ def test_version_3_has_its_blocks():
     assert squeezed == [block.squeeze for block in V3]
 
 
-@pytest.mark.parametrize("name", ["mobilenet-v1", "mobilenet-v3"])
+def test_version_2_is_inverted():
+    blocks = [m for m in mobilenet_v2((1, 28, 28), 10, blocks=2).modules() if isinstance(m, InvertedResidual)]
+    assert [b.residual for b in blocks] == [False, True]
+    assert [convolutions(b)[1].stride[0] for b in blocks] == [2, 1]
+    assert all(isinstance(b.layers[-1], nn.BatchNorm2d) for b in blocks)  # no activation after narrowing
+
+
+@pytest.mark.parametrize("name", ["mobilenet-v1", "mobilenet-v2", "mobilenet-v3"])
 def test_width_multiplies_channels_and_blocks_are_counted(name):
     def size(options):
         return sum(p.numel() for p in build(f"{name}{options}", in_shape=(1, 16, 16), classes=10, seed=0).parameters())

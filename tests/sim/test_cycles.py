@@ -79,7 +79,7 @@ def test_timeline(step: cycles.CycleReport, tmp_path: Path) -> None:
     # The instructions fill the time; so do the units between them.
     assert by_track.pop("instructions") == step.cycles
     assert sum(by_track.values()) == step.cycles
-    for name, unit in (("array", "array"), ("loss", "loss"), ("stream", "stream")):
+    for name, unit in (("array", "array"), ("vector", "vector"), ("stream", "stream")):
         assert by_track[name] == step.units()[unit]
     starts = sorted((e["ts"], e["ts"] + e["dur"]) for e in complete if tracks[e["tid"]] == "instructions")
     assert all(a[1] == b[0] for a, b in zip(starts, starts[1:], strict=False))
