@@ -21,7 +21,7 @@ class Separable(NamedTuple):
 
 
 class Inverted(NamedTuple):
-    """A block of versions 2 and 3: kernel, channels within, channels out, squeeze and excitation, activation, stride."""
+    """A block of versions 2 and 3: kernel, channels within and out, squeeze and excitation, activation, stride."""
 
     kernel: int
     within: int
