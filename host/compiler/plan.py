@@ -85,8 +85,13 @@ class Plan:
         return frozenset(found)
 
     def share(self, scales: list[int]) -> list[int]:
-        """Give tensors whose exponents stay, and are the same, one register, and return the exponents that registers
-        begin with. scales: those they would have with a register each. Raises CompileError where the core has fewer."""
+        """Where the core has too few registers, give tensors whose exponents stay, and are the same, one of them. A
+        program's registers then follow from what it was calibrated on, so a checkpoint of another does not fit it.
+
+        scales: exponents with a register each. Returns those that registers begin with. Raises CompileError where the
+        core still has too few."""
+        if self.scales <= self.core.scales:
+            return scales
         moving, at = self.moving, dict[tuple[int, bool, int], int]()
         where = []
         for index, exponent in enumerate(scales):

@@ -120,7 +120,7 @@ class DriverSuite(OnTiny):
             ("STATUS", 0, "STATUS"),
             ("ID", 1, "ID"),
             ("STATE", 0, "STATE"),
-            (("SCALE", 64), 0, "64"),
+            (("SCALE", 256), 0, "256"),
             (("SCALE", -1), 0, "-1"),
             ("SEED", 1 << 32, str(1 << 32)),
             ("SEED", -1, "-1"),

@@ -88,7 +88,7 @@ def test_build_mlp():
         ("mlp:", "joined by '-'"),
         ("resnet", "write mlp:"),
         ("lenet", "12 x 12 or more; not 1 x 8 x 8"),
-        ("cnn:3", "write mlp:"),
+        ("cnn:3", "option .3.; write name=number"),
         ("", "write mlp:"),
         ("mine.py", "write mlp:"),
         ("mine.txt:f", "write mlp:"),
