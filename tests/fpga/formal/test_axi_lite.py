@@ -12,7 +12,7 @@ from amaranth.hdl import Assert
 
 from insitu.arch.errors import ArchError
 from insitu.arch.registers import WINDOW, find
-from insitu.fpga.axi_lite import AXI_LITE, AxiLite, Response
+from insitu.fpga.axi_lite import ADDRESS_BITS, AXI_LITE, AxiLite, Response
 from tests.fpga.formal.prove import prove
 
 
@@ -66,7 +66,8 @@ def bench() -> tuple[Module, list[Any]]:
     m.d.comb += Assert(~(dut.fetching & axi.rvalid))
 
     # The right answer: from the last address and strobes that were accepted.
-    aw, strobe, ar, data = Signal(9), Signal(4), Signal(9), Signal(32)
+    aw, ar = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+    strobe, data = Signal(4), Signal(32)
     with m.If(axi.awvalid & axi.awready):
         m.d.sync += aw.eq(axi.awaddr)
     with m.If(axi.wvalid & axi.wready):
