@@ -66,7 +66,7 @@ def test_missing_model_file(refuses: Refuses, command: tuple[str, ...]) -> None:
         ("leaves", ("leaves", "SystemExit")),
         ("wrong_outputs", ("[2, 3]", "[2, 10]")),
         ("wrong_inputs", ("wrong_inputs", "1 x 8 x 8".replace(" x ", ", "))),
-        ("sigmoid", ("Sigmoid", "MaxPool2d, Flatten, Linear, ReLU")),
+        ("learned", ("PReLU", "MaxPool2d, AvgPool2d")),
         ("untraceable", ("Branches", "torch.fx")),
         ("frozen_logits", ("'1'", "ReLU follows the last layer")),
     ],
