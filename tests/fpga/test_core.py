@@ -208,7 +208,7 @@ def test_running_off_the_end_is_an_entry_error() -> None:
     [
         ({15: 1}, Error.ILLEGAL),
         ({0: 9}, Error.ILLEGAL),
-        ({0: int(Opcode.LOAD) | 3 << 4}, Error.ILLEGAL),
+        ({0: int(Opcode.LOAD) | 1 << 7}, Error.ILLEGAL),
         ({5: 5 << 16}, Error.ILLEGAL),
         ({3: 36 | 2 << 20}, Error.ADDRESS),
         ({3: 1 | 1 << 20}, Error.ADDRESS),

@@ -12,6 +12,7 @@ import pytest
 
 from insitu.arch.params import CoreParams
 from insitu.arch.registers import REGISTERS
+from insitu.fpga.axi_lite import ADDRESS_BITS
 from insitu.fpga.generate import generate
 from tests.fpga.training_run import ENTRIES, training_run
 from tests.host import tiny
@@ -26,9 +27,9 @@ LIMIT = 60_000
 BENCH = """
 `timescale 1ns/1ps
 module bench;
-  localparam SENT = {sent}, BITS = {bits};
+  localparam SENT = {sent}, BITS = {bits}, ADDRESS = {address};
   reg aclk = 0, aresetn = 0;
-  reg [8:0] awaddr = 0, araddr = 0;
+  reg [ADDRESS-1:0] awaddr = 0, araddr = 0;
   reg awvalid = 0, wvalid = 0, arvalid = 0;
   reg [31:0] wdata = 0;
   wire awready, wready, bvalid, arready, rvalid;
@@ -57,12 +58,12 @@ module bench;
       came <= came + 1;
     end
   end
-  task write(input [8:0] address, input [31:0] value); begin
+  task write(input [ADDRESS-1:0] address, input [31:0] value); begin
     @(negedge aclk); awaddr = address; wdata = value; awvalid = 1; wvalid = 1;
     @(negedge aclk); awvalid = 0; wvalid = 0;
     while (!bvalid) @(negedge aclk);
   end endtask
-  task read(input [8:0] address); begin
+  task read(input [ADDRESS-1:0] address); begin
     @(negedge aclk); araddr = address; arvalid = 1;
     @(negedge aclk); arvalid = 0;
     while (!rvalid) @(negedge aclk);
@@ -96,7 +97,7 @@ def test_a_training_step_runs_to_the_same_bits(tmp_path: Path) -> None:
     control = REGISTERS["CONTROL"]
 
     def write(name: str, value: int, index: int = 0) -> str:
-        return f"    write(9'd{REGISTERS[name].offset + 4 * index}, 32'd{value});"
+        return f"    write('d{REGISTERS[name].offset + 4 * index}, 32'd{value});"
 
     script = [write("SCALE", (e & 0xFF) << 8 | (e & 0xFF), k) for k, e in enumerate(program.scales)]
     script += [write("COUNT", len(program.words)), write("CONTROL", control.fields["load_program"].put(1))]
@@ -110,10 +111,11 @@ def test_a_training_step_runs_to_the_same_bits(tmp_path: Path) -> None:
     bench = BENCH.format(
         sent=len(every),
         bits=CORE.stream_bits,
+        address=ADDRESS_BITS,
         limit=LIMIT,
         script="\n".join(script),
         **{
-            key: f"9'd{REGISTERS[name].offset}"
+            key: f"'d{REGISTERS[name].offset}"
             for key, name in {"status": "STATUS", "cycles": "CYCLES_LO", "stalls": "STALL_IN"}.items()
         },
     )
