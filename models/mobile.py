@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from insitu.models.errors import StudentError
 
 #: Channels are multiples of this, as those of the papers' networks are of 8: rows of an array are not left half empty.
 DIVISOR = 8
+#: The smallest side of an image, and the largest multiplier of channels or blocks.
+SIDE_MIN, MULTIPLIER_MAX = 8, 4
 
 
 class Separable(NamedTuple):
@@ -50,25 +53,28 @@ V3 = (
 )
 
 
-def mobilenet_v1(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0, blocks: int = len(V1)) -> nn.Module:
+def mobilenet_v1(
+    in_shape: tuple[int, ...], classes: int, *, width: float = 1.0, depth: float = 1.0, blocks: int = len(V1)
+) -> nn.Module:
     """MobileNet (Howard et al. 2017): a convolution, then depthwise-separable blocks, the mean of the map, a Linear.
 
     Args:
         in_shape: (channels, height, width) of an image, from 8 x 8 up.
         width: the paper's width multiplier. Its resolution multiplier is the size of the image.
-        blocks: how many of V1.
+        depth: multiplies the blocks of each stage, see `v1_blocks`.
+        blocks: how many of V1, before depth multiplies them.
 
     Raises:
-        StudentError: an image of another shape, or a width or number of blocks out of range.
+        StudentError: an image of another shape, or a width, depth or number of blocks out of range.
     """
     channels = _image("mobilenet-v1", in_shape, width, blocks, len(V1))
+    _multiplier("mobilenet-v1", "depth", depth)
     inputs = scaled(16, width)
     layers: list[nn.Module] = [*_convolution(channels, inputs, 3), nn.ReLU()]
-    for block in V1[:blocks]:
-        outputs = scaled(block.channels, width)
+    for block in v1_blocks(width, depth, blocks):
         layers += [*_convolution(inputs, inputs, 3, stride=block.stride, groups=inputs), nn.ReLU()]
-        layers += [*_convolution(inputs, outputs, 1), nn.ReLU()]
-        inputs = outputs
+        layers += [*_convolution(inputs, block.channels, 1), nn.ReLU()]
+        inputs = block.channels
     return initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
 
 
@@ -90,6 +96,24 @@ def mobilenet_v2(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0,
         layers.append(InvertedResidual(inputs, block, width))
         inputs = scaled(block.channels, width)
     return initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
+
+
+def v1_blocks(width: float, depth: float, blocks: int = len(V1)) -> tuple[Separable, ...]:
+    """The first `blocks` of V1, channels times `width`, each stage's number of blocks times `depth`, rounded up.
+
+    A stage is the blocks of one resolution (Tan and Le 2019, table 1): its first block has the stride, the others are
+    repeats without one.
+    """
+    stages: list[list[Separable]] = []
+    for block in V1[:blocks]:
+        if block.stride > 1 or not stages:
+            stages.append([])
+        stages[-1].append(Separable(scaled(block.channels, width), block.stride))
+    found: list[Separable] = []
+    for stage in stages:
+        repeats = math.ceil(round(depth * len(stage), 6)) - 1  # 1.1 * 10 is 11, not a bit more
+        found += [stage[0], *[stage[-1]._replace(stride=1)] * repeats]
+    return tuple(found)
 
 
 def mobilenet_v3(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0, blocks: int = len(V3)) -> nn.Module:
@@ -176,11 +200,15 @@ def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, gro
 
 
 def _image(name: str, in_shape: tuple[int, ...], width: float, blocks: int, most: int) -> int:
-    if len(in_shape) != 3 or min(in_shape[1:]) < 8:
-        shape = " x ".join(map(str, in_shape))
-        raise StudentError(f"student {name!r} takes images of channels x H x W, 8 x 8 or more; not {shape}")
-    if not 0 < width <= 4:
-        raise StudentError(f"student {name!r}: width {width}; allowed are more than 0, up to 4")
+    if len(in_shape) != 3 or min(in_shape[1:]) < SIDE_MIN:
+        shape, least = " x ".join(map(str, in_shape)), f"{SIDE_MIN} x {SIDE_MIN}"
+        raise StudentError(f"student {name!r} takes images of channels x H x W, {least} or more; not {shape}")
+    _multiplier(name, "width", width)
     if not 1 <= blocks <= most:
         raise StudentError(f"student {name!r}: {blocks} blocks; allowed are 1 to {most}")
     return in_shape[0]
+
+
+def _multiplier(name: str, what: str, value: float) -> None:
+    if not 0 < value <= MULTIPLIER_MAX:
+        raise StudentError(f"student {name!r}: {what} {value}; allowed are more than 0, up to {MULTIPLIER_MAX}")

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, hdl, online, program, synth, train, verify
+from insitu.host.cli import data, hdl, online, program, scale, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -52,6 +52,7 @@ app.command("demo")(online.demo)
 app.command("online")(online.online)
 app.command("train")(train.train)
 app.command("simulate")(program.simulate)
+app.command("scale")(scale.scale)
 app.command("verify")(verify.verify)
 app.command("hdl")(hdl.hdl)
 app.command("synth")(synth.synth)
