@@ -56,7 +56,7 @@ def draw(program: Program, path: Path, entry: str = "train") -> None:
     colours = _colours()
     for memory, axes in zip(memories, figure.subplots(len(memories), 1, sharex=True, squeeze=False)[:, 0], strict=True):
         here = [s for s in found if s.matrix.memory is memory]
-        top = max(s.matrix.base + s.matrix.words(n) for s in here)
+        top = max(s.matrix.end(n) for s in here)
         for segment in here:
             words, name = segment.matrix.words(n), " / ".join(segment.names)
             span = segment.last - segment.first + 1
