@@ -144,6 +144,8 @@ _READ = ("weight_rounding", "weight_width", "weight_shift")
 _PLACES = ("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch")
 _MASK = ("mask", "m_base", "m_pitch")
 _TABLE = ("table_base", "table_bits", "table_drop")
+#: The passes that write masters.
+UPDATES = (Opcode.UPDATE, Opcode.DW_UPDATE)
 #: The passes of the vector unit that narrow a sum: one lane an element, all rows of a block of columns after another.
 VECTOR = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
 #: Passes that go from a map to the same map.

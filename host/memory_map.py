@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.isa import UPDATES, USED, Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.program import Program
 
@@ -94,7 +94,7 @@ def _names(program: Program, instruction: Instruction, operand: str) -> tuple[st
     """The tensors that an operand can be: those at its place, of its scale register where the instruction has one."""
     matrix = instruction.matrices[operand]
     here = {name: tensor for name, tensor in program.tensors.items() if tensor.matrix == matrix}
-    updates = instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
+    updates = instruction.opcode in UPDATES
     register = "sm" if operand == "d" and updates else f"s{operand}"
     scaled = register in USED[instruction.opcode]
     exact = [name for name, t in here.items() if scaled and t.scale == getattr(instruction, register)]
