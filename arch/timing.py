@@ -28,8 +28,9 @@ FETCH = WORDS + 19
 #: The strides of a window and the first places of its walk are found in so many cycles. In N of them the multiples of
 #: the pitches for the column addresses are made, one bank a cycle, and two are to start.
 SETUP = 15
-#: Cycles between an issued step and the first in which its sum is in the drain registers: request, one to each
-#: bank, address, one to the memory, read, two for the words, five to round, two to rotate, operand, two to the cells, two for the product, sum.
+#: Cycles between an issued step and the first in which its sum is in the drain registers: request, one to each bank,
+#: address, one to the memory, read, two for the words, five to round, two to rotate, operand, two to the cells, two for
+#: the product, sum.
 ISSUE_TO_ACCUMULATOR = 20
 #: From a row leaving the drain registers to its elements being written: a register, mask, seven to shift and round, two
 #: to fit, a register, two to rotate, one to pass the masters, two to fit, two to the bank.

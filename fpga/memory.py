@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A banked memory with its address generator: rows and columns of a skewed matrix, one a cycle."""
 
 from __future__ import annotations

@@ -142,16 +142,16 @@ def _pack_multiplier(netlist: Netlist, cell: Any) -> None:
 
     inputs = {side: _ports(cell, side) for side in "AB"}
     taken = {side: netlist.before(connections[name][0] for name in ports) for side, ports in inputs.items()}
-    if all(taken.values()):
-        for side, found in taken.items():
-            assert found is not None
+    sides = {side: found for side, found in taken.items() if found is not None}
+    if len(sides) == 2 and len({clock for _, clock in sides.values()}) == 1:
+        for side, found in sides.items():
             netlist.replace(cell, inputs[side], found[0])
             clocked(f"INPUT{side}", found[1])
     outputs = _used(netlist, cell, "P")
     given = netlist.after(connections[name][0] for name in outputs)
-    if given is not None:
+    if given is not None and clocks <= {given[1]}:
         further = netlist.after(given[0])
-        if further is not None and len(further[0]) == len(outputs):
+        if further is not None and len(further[0]) == len(outputs) and further[1] == given[1]:
             clocked("PIPELINE", given[1])
             given = further
         netlist.replace(cell, outputs, given[0])

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The tables of functions: a memory of N banks like the others, in which every lane looks up its own word."""
 
 from __future__ import annotations
