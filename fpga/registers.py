@@ -101,12 +101,14 @@ class Registers(wiring.Component):
         with m.If(write & chosen["CONTROL"]):
             for name, field in REGISTERS["CONTROL"].fields.items():
                 m.d.sync += self.command[name].eq(written[field.lsb])
+        zero = register()
+        m.d.sync += zero.eq(asked_data == 0)
         with m.If(write & chosen["ENTRY"]):
             m.d.sync += self.entry.eq(written)
         with m.If(write & chosen["COUNT"]):
             m.d.sync += self.program_count.eq(written)
         with m.If(write & chosen["SEED"]):
-            m.d.sync += self.seed.eq(Mux(written == 0, GOLDEN, written))
+            m.d.sync += self.seed.eq(Mux(zero, GOLDEN, written))
         with m.Elif(self.step_seed):
             m.d.sync += self.seed.eq(xorshift(self.seed))
 

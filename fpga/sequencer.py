@@ -99,6 +99,7 @@ class Sequencer(wiring.Component):
             # Pulses, each in the last cycle of its phase.
             self.seed_start.eq(0),
             self.launch.eq(0),
+            self.locate.eq(0),
         ]
 
         def stop(why: Error) -> None:
@@ -109,7 +110,7 @@ class Sequencer(wiring.Component):
             """The last statement of a state, so that it wins."""
             with m.If(self.command.abort):
                 m.d.comb += self.flush.eq(1)
-                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0)]
+                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0), self.locate.eq(0)]
                 stop(Error.ABORTED)
 
         m.d.comb += [
@@ -177,8 +178,8 @@ class Sequencer(wiring.Component):
                             m.next = "SETUP"
                 stop_if_aborted()
             with m.State("SETUP"):
-                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n), self.locate.eq(counter == LOCATE)]
-                m.d.sync += counter.eq(counter + 1)
+                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
+                m.d.sync += [counter.eq(counter + 1), self.locate.eq(counter == LOCATE - 1)]
                 with m.If(counter == timing.setup(n) - 3):
                     m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):

@@ -74,11 +74,11 @@ class Cost:
 
 
 def synthesise(
-    params: CoreParams, target: str = "ecp5-85k-6", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
+    params: CoreParams, target: str = "ecp5-85k", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
 ) -> Cost:
     """Synthesise a core; for ECP5, place and route it too (minutes). Raises ToolError.
 
-    seed: of placement. core: stands in for the core that `params` describe.
+    target: one of TARGETS. seed: of placement. core: stands in for the core that `params` describe.
     """
     if target not in TARGETS:
         raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
