@@ -453,9 +453,12 @@ class Datapath(wiring.Component):
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(transfer.unfit),
         ]
+        sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
+        stored = Signal()
         m.d.sync += [
             credit.eq(credit + self.taken - asked),
-            all_sent.eq(Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)),
+            all_sent.eq(sent),
+            stored.eq(store & ~beats.more & sent),
         ]
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
@@ -481,7 +484,7 @@ class Datapath(wiring.Component):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
-        m.d.comb += self.finish.eq(ends | (store & ~beats.more & all_sent & self.delivered))
+        m.d.comb += self.finish.eq(ends | (stored & self.delivered))
         return m
 
     @property

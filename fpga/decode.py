@@ -99,14 +99,14 @@ class Decoder(wiring.Component):
                         if field.word == w:
                             value = word[field.lsb : field.lsb + field.width]
                             m.d.sync += f[name].eq(self._extent(name, word) if name in EXTENTS else value)
-        # Two cycles to look up which bits may be set, two to look at those that are.
+        # Three cycles to look up which bits may be set, two of them a block RAM's; two to look at those that are.
         code, at = register(4), register(4)
         m.d.sync += [code.eq(opcode), at.eq(index)]
-        looked = delay(m, taken, 3, "looked")[-1]
-        first = delay(m, index == 0, 3, "first", data=True)[-1]
-        shown = delay(m, word, 2, "shown", data=True)[-1]
-        mask = delay(m, masks[Cat(at, code)], 1, "mask", data=True)[-1]
-        strange = delay(m, ~known[code], 2, "strange", data=True)[-1]
+        looked = delay(m, taken, 4, "looked")[-1]
+        first = delay(m, index == 0, 4, "first", data=True)[-1]
+        shown = delay(m, word, 3, "shown", data=True)[-1]
+        mask = delay(m, masks[Cat(at, code)], 2, "mask", data=True)[-1]
+        strange = delay(m, ~known[code], 3, "strange", data=True)[-1]
         beyond = grouped_any(m, shown & ~mask, "beyond")
         reserved = Signal()
         with m.If(looked):

@@ -110,7 +110,7 @@ class Sequencer(wiring.Component):
             """The last statement of a state, so that it wins."""
             with m.If(self.command.abort):
                 m.d.comb += self.flush.eq(1)
-                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0), self.locate.eq(0)]
+                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0), self.locate.eq(0), self.running.eq(0)]
                 stop(Error.ABORTED)
 
         m.d.comb += [
@@ -187,6 +187,7 @@ class Sequencer(wiring.Component):
                     with m.If(draws):
                         m.next = "SEED"
                     with m.Else():
+                        m.d.sync += self.running.eq(1)
                         m.next = "RUN"
                 stop_if_aborted()
             with m.State("SEED"):
@@ -195,13 +196,14 @@ class Sequencer(wiring.Component):
                 with m.If(counter == STREAMS * n + MIX_STAGES - 3):
                     m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
-                    m.d.sync += counter.eq(0)
+                    m.d.sync += [counter.eq(0), self.running.eq(1)]
                     m.next = "RUN"
                 stop_if_aborted()
             with m.State("RUN"):
-                m.d.comb += [self.cycles.eq(1), self.running.eq(1)]
+                m.d.comb += self.cycles.eq(1)
                 with m.If(self.finish):
                     m.d.comb += self.ended.eq(1)
+                    m.d.sync += self.running.eq(0)
                     with m.If(stepping):
                         stop(Error.NONE)
                     with m.Else():

@@ -394,7 +394,7 @@ class WindowWalker(wiring.Component):
                     axis_a[part].eq(Mux(unpool, 0, Mux(mode.backward, -one, one))),
                     axis_b[part].eq(other << strided),
                 ]
-        flags = ("empty", "single", "extra", "right", "zero", "apart", "last_x", "last_y", "final")
+        flags = ("empty", "single", "extra", "right", "zero", "apart", "last_x", "last_y", "only", "final")
         tile_shape = data.StructLayout(
             {"a": place, "b": place, "bias": bits, "wide": 8, "high": 8, **dict.fromkeys(flags, 1)}
         )
@@ -413,6 +413,7 @@ class WindowWalker(wiring.Component):
             whole.apart.eq(apart & ~empty),
             whole.last_x.eq((width == 1) | empty),
             whole.last_y.eq((height == 1) | empty),
+            whole.only.eq(empty | ((width == 1) & (height == 1) & ~apart)),
             whole.final.eq(tile_flags.last),
         ]
         tiles, tile = self._queue(m, "tiles", whole, delay(m, step, 3, "whole_valid")[-1], take)
@@ -423,8 +424,9 @@ class WindowWalker(wiring.Component):
         a_row, b_row = register(place), register(place)
         wide, left_x, left_y, last_x, last_y = register(8), register(8), register(8), register(), register()
         bias_next, final_next = register(), register()
-        ends = Signal()
-        m.d.comb += [ends.eq(last_x & last_y & ~bias_next), take.eq(room & tiles.r_rdy & (~busy | ends))]
+        # `ends`: what is shown is the tile's last.
+        ends, narrow = register(), register()
+        m.d.comb += take.eq(room & tiles.r_rdy & (~busy | ends))
         out_valid, out = Signal(), register(SegmentLayout(n, bits))
         m.d.sync += out_valid.eq(busy & room)
         with m.If(room):
@@ -432,13 +434,16 @@ class WindowWalker(wiring.Component):
         with m.If(room & busy & ~ends):
             with m.If(last_x & last_y):
                 m.d.sync += [*_set(shown.b, at, bias_turn), shown.single.eq(1), shown.extra.eq(1), bias_next.eq(0)]
+                m.d.sync += ends.eq(1)
                 with m.If(seconds):
                     m.d.sync += shown.a.eq(shown.b)
             with m.Elif(~last_x):
                 m.d.sync += [left_x.eq(left_x - 1), last_x.eq(left_x == 2)]
+                m.d.sync += ends.eq((left_x == 2) & last_y & ~bias_next)
                 m.d.sync += [*_set(shown.a, *_sum(shown.a, a_x)), *_set(shown.b, *_sum(shown.b, b_x))]
             with m.Else():
-                m.d.sync += [left_x.eq(wide), last_x.eq(wide == 1), left_y.eq(left_y - 1), last_y.eq(left_y == 2)]
+                m.d.sync += [left_x.eq(wide), last_x.eq(narrow), left_y.eq(left_y - 1), last_y.eq(left_y == 2)]
+                m.d.sync += ends.eq(narrow & (left_y == 2) & ~bias_next)
                 for row, by, now in ((a_row, a_y, shown.a), (b_row, b_y, shown.b)):
                     m.d.sync += [*_set(row, *_sum(row, by)), *_set(now, *_sum(row, by))]
         with m.If(take):
@@ -456,6 +461,8 @@ class WindowWalker(wiring.Component):
                 left_y.eq(tile.high),
                 last_y.eq(tile.last_y),
                 bias_next.eq(tile.apart),
+                ends.eq(tile.only),
+                narrow.eq(tile.last_x),
                 final_next.eq(tile.final),
             ]
         with m.Elif(room & ends):
