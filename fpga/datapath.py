@@ -458,7 +458,7 @@ class Datapath(wiring.Component):
         m.d.sync += [
             credit.eq(credit + self.taken - asked),
             all_sent.eq(sent),
-            stored.eq(store & ~beats.more & sent),
+            stored.eq(store & ~beats.more & ~start_stream & sent),
         ]
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
