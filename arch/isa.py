@@ -134,15 +134,18 @@ CONSTANT_MAX = 1 << 14
 TABLE_BITS = (2, 12)
 
 _CLAIMED = [sum(f.mask for f in FIELDS.values() if f.word == w) for w in range(WORDS)]
-_MAP, _KERNEL = ("map_height", "map_width"), ("kernel_height", "kernel_width")
-_WINDOW = (*_MAP, "out_height", "out_width", *_KERNEL)
+#: Fields that say how far a map, a kernel, all of a window reach; 0 stands for 1.
+MAP_FIELDS, KERNEL_FIELDS = ("map_height", "map_width"), ("kernel_height", "kernel_width")
+EXTENT_FIELDS = (*MAP_FIELDS, "out_height", "out_width", *KERNEL_FIELDS)
 #: Fields that say a window: all zero where a pass has none.
-WINDOW_FIELDS = (*_WINDOW, "stride", "pad_height", "pad_width")
+WINDOW_FIELDS = (*EXTENT_FIELDS, "stride", "pad_height", "pad_width")
 _NARROW = ("track", "exact", "rounding", "overflow", "width", "sd")
 _READ = ("weight_rounding", "weight_width", "weight_shift")
 _PLACES = ("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch")
 _MASK = ("mask", "m_base", "m_pitch")
 _TABLE = ("table_base", "table_bits", "table_drop")
+#: The passes that write masters.
+UPDATES = (Opcode.UPDATE, Opcode.DW_UPDATE)
 #: The passes of the vector unit that narrow a sum: one lane an element, all rows of a block of columns after another.
 VECTOR = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
 #: Passes that go from a map to the same map.
@@ -150,8 +153,8 @@ _SAME = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 #: Fields each opcode reads; the others must be zero in its words.
 USED: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.HALT: (),
-    Opcode.LOAD: ("memory", "bias", "d_base", "d_pitch", "rows", "cols", *_MAP, *_KERNEL),
-    Opcode.STORE: ("memory", "bias", "a_base", "a_pitch", "rows", "cols", *_MAP, *_KERNEL),
+    Opcode.LOAD: ("memory", "bias", "d_base", "d_pitch", "rows", "cols", *MAP_FIELDS, *KERNEL_FIELDS),
+    Opcode.STORE: ("memory", "bias", "a_base", "a_pitch", "rows", "cols", *MAP_FIELDS, *KERNEL_FIELDS),
     Opcode.FORWARD: (
         *("bias", "relu", "track", "exact", "rounding", "overflow", "width"),
         *("weight_rounding", "weight_width", "weight_shift", "a_base", "a_pitch", "b_base", "b_pitch"),
@@ -171,8 +174,19 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *("track", "exact", "rounding", "overflow", "width", "a_base", "a_pitch", "b_base", "b_pitch"),
         *("d_base", "d_pitch", "rows", "cols", "sa", "sb", "sd"),
     ),
-    Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
-    Opcode.UNPOOL: ("mask", "a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
+    Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *EXTENT_FIELDS),
+    Opcode.UNPOOL: (
+        "mask",
+        "a_base",
+        "a_pitch",
+        "b_base",
+        "b_pitch",
+        "d_base",
+        "d_pitch",
+        "rows",
+        "cols",
+        *EXTENT_FIELDS,
+    ),
     Opcode.DW_FORWARD: (
         *("bias", "relu", *_NARROW, *_READ, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", "constant"),
         *WINDOW_FIELDS,
@@ -185,13 +199,13 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *("bias", *_NARROW, "update_rounding", "master_width", *_PLACES, "rows", "cols"),
         *("lr_mul", "lr_shift", "sa", "sb", "sm", "bias_exponent", *WINDOW_FIELDS),
     ),
-    Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+    Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
     Opcode.MULTIPLY: (
-        *("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+        *("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
         *(*_TABLE, "broadcast"),
     ),
-    Opcode.REDUCE: (*_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
-    Opcode.LOOKUP: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_MAP, *_TABLE),
+    Opcode.REDUCE: (*_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
+    Opcode.LOOKUP: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *MAP_FIELDS, *_TABLE),
 }
 
 
@@ -320,7 +334,7 @@ class Instruction:
     @cached_property
     def window(self) -> Window:
         """The kernel and the map of a pass; a pool's kernels lie side by side, REDUCE's is the map."""
-        extents = {field: max(1, getattr(self, field)) for field in _WINDOW}
+        extents = {field: max(1, getattr(self, field)) for field in EXTENT_FIELDS}
         if self.opcode in _SAME:
             extents |= {"out_height": extents["map_height"], "out_width": extents["map_width"]}
         if self.opcode is Opcode.REDUCE:

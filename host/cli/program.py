@@ -129,7 +129,7 @@ def disasm(
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
     for name, t in compiled.tensors.items():
         m = t.matrix
-        place = f"{m.base:#x}..{m.base + m.words(compiled.core.n):#x}"
+        place = f"{m.base:#x}..{m.end(compiled.core.n):#x}"
         exponent = str(compiled.scales[t.scale])
         table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.width}", str(t.width), exponent)
     screen.print(table)
@@ -151,12 +151,18 @@ def _memory_map(program: Program, memory: Memory) -> Table:
     placed = sorted(
         ((name, t) for name, t in program.tensors.items() if t.matrix.memory is memory), key=lambda p: p[1].matrix.base
     )
-    end = max((t.matrix.base + t.matrix.words(n) for _, t in placed), default=0)
-    table = Table("words", "tensor", "role", "size", "share", title=f"{memory.name}: {end:,} of {depth:,} words of {n}")
+    table = Table(
+        "words",
+        "tensor",
+        "role",
+        "size",
+        "share",
+        title=f"{memory.name}: {program.used(memory):,} of {depth:,} words of {n}",
+    )
     for name, t in placed:
         m = t.matrix
         words = m.words(n)
-        place = f"{m.base:#x}..{m.base + words:#x}"
+        place = f"{m.base:#x}..{m.end(n):#x}"
         table.add_row(place, name, t.role.value, f"{m.rows} x {m.width}", f"{words / depth:.1%}")
     return table
 

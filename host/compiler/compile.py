@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
 from insitu.host.compiler import emit, rate
 from insitu.host.compiler.allocate import MemoryTooSmall
-from insitu.host.compiler.calibrate import measure
+from insitu.host.compiler.calibrate import check_same, measure
 from insitu.host.compiler.graph import Graph, Pool, Table
 from insitu.host.compiler.lower import activation
 from insitu.host.compiler.plan import Plan
@@ -58,9 +59,13 @@ def compile_module(
     calibration: samples [n, ...] as the module takes them, n >= 1, from which exponents start; targets [n, classes]
     their target distributions. learning_rate: of the mean loss over a batch, as in PyTorch. sample_range: largest
     magnitude a sample can have, if larger than calibration shows.
-    Raises CompileError where the module has parts no instruction covers, a tensor does not fit, or the core lacks a
-    width; nothing is run then.
+    Raises CompileError where the module has parts no instruction covers, does not give the logits that it gives in
+    evaluation, a tensor does not fit, or the core lacks a width; nothing is run on a device then.
     """
+    if not isinstance(batch, int | np.integer):
+        raise CompileError(f"batch {batch!r}: must be an integer")
+    if sample_range is not None and not (math.isfinite(sample_range) and sample_range >= 0):
+        raise CompileError(f"sample_range {sample_range!r}: must be finite and not negative")
     if calibration.ndim < 2 or calibration.size == 0:
         raise CompileError(f"calibration of shape {calibration.shape}: expected at least one sample, [n, ...]")
     try:
@@ -75,6 +80,7 @@ def compile_module(
         _check_widths(graph, core, declaration)
         plans = _plans(graph, core, declaration, batch)
         ranges = measure(graph, calibration, targets, batch)
+        check_same(graph, module, calibration)
         if sample_range is not None:
             ranges = replace(ranges, sample=max(ranges.sample, sample_range))
         lr = rate.encode(learning_rate / batch)

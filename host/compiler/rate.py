@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from insitu.arch.isa import FIELDS, Opcode
+from insitu.arch.isa import FIELDS, UPDATES
 from insitu.arch.program import Program
 from insitu.host.errors import CompileError
 
@@ -27,8 +27,9 @@ def encode(rate: float) -> tuple[int, int]:
     while k < 0 and m << 1 < 1 << MUL_BITS:
         m, k = m << 1, k + 1
     if k < 0 or m == 0:
-        top = ((1 << MUL_BITS) - 1) / 1
-        raise CompileError(f"learning rate {rate!r} a sample: the device has 2**-{SHIFT_MAX} to {top:g}, or 0")
+        raise CompileError(
+            f"learning rate {rate!r} a sample: the device has 2**-{SHIFT_MAX} to {(1 << MUL_BITS) - 1}, or 0"
+        )
     return m, k
 
 
@@ -38,7 +39,7 @@ def decode(m: int, k: int) -> float:
 
 
 def with_learning_rate(program: Program, learning_rate: float) -> Program:
-    """The same program with another learning rate (of the mean loss over its batch) in every UPDATE."""
+    """The same program with another learning rate (of the mean loss over its batch) in every update."""
     m, k = encode(learning_rate / program.batch)
-    words = tuple(replace(i, lr_mul=m, lr_shift=k) if i.opcode is Opcode.UPDATE else i for i in program.instructions)
+    words = tuple(replace(i, lr_mul=m, lr_shift=k) if i.opcode in UPDATES else i for i in program.instructions)
     return replace(program, instructions=words)

@@ -12,7 +12,7 @@ from insitu.arch.numbers import FixedFormat, bias_operand, clamp
 from insitu.host.compiler import tables
 from insitu.host.compiler.calibrate import Ranges
 from insitu.host.compiler.graph import SAMPLE, Layer
-from insitu.host.compiler.lower import TARGET, activation, masters
+from insitu.host.compiler.lower import TARGET, activation, given, masters
 from insitu.host.compiler.passes import Wanted
 from insitu.host.compiler.plan import Plan
 
@@ -85,9 +85,7 @@ class Start:
         1.0 where the activation format holds it with one step to spare, so that a moving exponent does not move the
         bias; else 0.5, which the device brings to the nearest power of two that the format holds.
         """
-        source = layer.sources[0]
-        x = SAMPLE if source == SAMPLE else activation(source)
-        exponent, bits = self._format(x).exponent, self._plan.core.activation_bits
+        exponent, bits = self._format(given(layer.sources[0])).exponent, self._plan.core.activation_bits
         wanted = max(exponent, clamp(exponent + BIAS_SHIFT_MARGIN + bits, -1, 0))
         field = FIELDS["bias_exponent"]
         self.bias_exponents[layer.name] = clamp(wanted, field.minimum, field.maximum)

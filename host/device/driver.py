@@ -88,12 +88,7 @@ class Driver:
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
         if program.tables:
-            self._run("load_tables", [self._table(name, words) for name, words in program.tables.items()], [])
-
-    def _table(self, name: str, words: tuple[int, ...]) -> Buffer:
-        """A table's words as the beats of its LOAD: in every lane the same."""
-        lanes = np.repeat(np.array(words, dtype=np.int16)[:, None], self.core.n, axis=1)
-        return self._beats(name, lanes)
+            self._run("load_tables", [self._beats(name, program.table(name)) for name in program.tables], [])
 
     def replace_program(self, program: Program) -> None:
         """Put a program of the same tensors in place of the loaded one, scale registers left as they are: for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from insitu.arch import timing
@@ -117,7 +117,6 @@ def test_tiles_of_a_window_are_those_of_a_plain_walk(case: tuple[Instruction, in
     assert (got.rows * got.cols).sum() == i.d.rows * i.d.width
 
 
-@settings(deadline=None)
 @given(windows(*MATMULS))
 def test_a_window_hands_over_when_steps_and_drain_are_done(case: tuple[Instruction, int]) -> None:
     i, n = case
@@ -173,7 +172,6 @@ def read_words(i: Instruction, n: int) -> list[int]:
     return rows * len(range(0, i.cols, n))
 
 
-@settings(deadline=None)
 @given(on_vector_cores(vector_instructions, opcodes=VECTOR_PASSES))
 def test_a_vector_pass_takes_a_cycle_a_term(case: Case) -> None:
     (i,), n = case.instructions, case.core.n

@@ -70,9 +70,6 @@ def check(engine: CompiledEngine, case: Case, *, stalls: bool = False) -> None:
 def explore(cases: int) -> settings:
     return settings(
         max_examples=cases,
-        deadline=None,
-        derandomize=True,
-        database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
