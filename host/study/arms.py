@@ -14,8 +14,8 @@ from insitu.arch.isa import Opcode
 from insitu.arch.program import Program
 from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.device import open_device
-from insitu.host.study.exponents import with_exponents
 from insitu.host.study.presets import PRESETS, Preset
+from insitu.host.study.published import published
 from insitu.host.study.setting import Setting
 from insitu.host.train import TrainPolicy, accuracy, statistics_by_tensor, train
 from insitu.models import labels, students, training
@@ -28,7 +28,7 @@ Run = dict[str, Any]
 #: Training samples that exponents are calibrated on.
 CALIBRATION = 256
 #: Training steps of a run that statistics are taken of: each takes as long as a dozen others.
-STATISTICS_STEPS = 24
+STATISTICS_STEPS = 12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ def build(setting: Setting, dataset: Dataset, folder: str, seed: int) -> nn.Modu
 
 
 def compiled(setting: Setting, dataset: Dataset, folder: str, seed: int) -> Compiled:
-    """The student for the setting's core, with a preset's exponents where it has some. Raises CompileError."""
+    """The student for the setting's core, as its preset has it. Raises CompileError."""
     assert setting.core is not None
     assert setting.declaration is not None
     found = compile_module(
@@ -63,7 +63,7 @@ def compiled(setting: Setting, dataset: Dataset, folder: str, seed: int) -> Comp
         learning_rate=setting.lr,
         sample_range=1.0,
     )
-    return with_exponents(found, PRESETS[setting.preset]) if setting.preset else found
+    return published(found, PRESETS[setting.preset]) if setting.preset else found
 
 
 def policy(setting: Setting, seed: int) -> TrainPolicy:

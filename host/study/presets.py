@@ -17,7 +17,8 @@ class Preset:
 
     rules: what only the emulator does (sim/rules.py). train: what of [train] it sets. magnitudes: (share of the run
     done, bits of the normalised gradient) from then on; empty where the learning rate is a rate. exponents: "fan-in"
-    for NITRO-D's scaling, a number for one exponent of all tensors. deviations: from the paper, a sentence each.
+    for NITRO-D's scaling, a number for one exponent of all tensors. loss_rounding: of the loss gradient, where it is
+    not that of other errors. deviations: from the paper, a sentence each.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Preset:
     train: Mapping[str, Any] = field(default_factory=dict)
     magnitudes: tuple[tuple[float, int], ...] = ()
     exponents: Literal["fan-in"] | int | None = None
+    loss_rounding: Rounding | None = None
     deviations: tuple[str, ...] = ()
 
     def bits(self, done: float) -> int:
@@ -45,7 +47,10 @@ PRESETS: Mapping[str, Preset] = {
         Preset(
             name="niti",
             paper='Wang et al., "NITI: Training Integer Neural Networks Using Integer-only Arithmetic", 2020',
-            declaration=_NITI.with_roles(Role.MASTER, rounding=Rounding.FLOOR),
+            declaration=_NITI.with_roles(Role.ERROR, rounding=Rounding.NEAREST).with_roles(
+                Role.MASTER, rounding=Rounding.FLOOR
+            ),
+            loss_rounding=Rounding.STOCHASTIC,
             rules=Rules(symmetric=True, ceiling=True, normalised=True, integer_loss=True),
             magnitudes=((0.0, 5), (0.5, 4), (0.75, 3)),
             deviations=(

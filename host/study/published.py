@@ -1,4 +1,4 @@
-"""A program whose exponents are a published setting's instead of calibrated ones."""
+"""A compiled student as a published setting has it: what of that is no number format, but words of its program."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _NITRO_BITS = 8
 _NITRO_ACTIVATION = -5
 
 
-def with_exponents(compiled: Compiled, preset: Preset) -> Compiled:
-    """The student with the preset's exponents; masters are quantised anew where theirs changes."""
+def published(compiled: Compiled, preset: Preset) -> Compiled:
+    """The student with the preset's exponents, masters quantised anew where theirs change, and its rounding of the
+    loss gradient."""
+    program = compiled.program
+    if preset.loss_rounding is not None:
+        rounding = preset.loss_rounding
+        words = tuple(replace(i, rounding=rounding) if i.opcode is Opcode.LOSS else i for i in program.instructions)
+        compiled = replace(compiled, program=replace(program, instructions=words))
+        program = compiled.program
     if preset.exponents is None:
         return compiled
-    program = compiled.program
     if preset.exponents == "fan-in":
         scales = _by_fan_in(program)
     else:
