@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from insitu.arch.program import write_whole
+from insitu.arch.files import write_whole
 from insitu.host.errors import StudyError
 from insitu.host.study import answer, drawing, page, summary, table
 from insitu.host.study.figures import figures
