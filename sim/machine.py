@@ -11,10 +11,12 @@ from insitu.arch.isa import Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import CoreParams
+from insitu.arch.registers import REGISTERS
 from insitu.sim import moves
 from insitu.sim.drains import Fit
 from insitu.sim.memory import BankedMemory, Place, Table, Values
 from insitu.sim.rows import constants
+from insitu.sim.rules import Rules
 
 
 class Weights:
@@ -88,15 +90,16 @@ class Weights:
 
 
 class Machine:
-    """Memories and registers of a core."""
+    """Memories and registers of a core, and the rules its passes follow."""
 
-    def __init__(self, core: CoreParams) -> None:
+    def __init__(self, core: CoreParams, rules: Rules | None = None) -> None:
         self.core = core
+        self.rules = rules or Rules()
         self.memories = {
             m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in Memory
         }
         self.scales = [[0, 0] for _ in range(core.scales)]
-        self.seed = 1
+        self.seed = REGISTERS["SEED"].reset
         self.accumulator_overflow = False
         self.saturated = 0
         self._weights: dict[tuple[int, int, int, int, int], list[Weights]] = {}

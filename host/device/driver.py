@@ -21,7 +21,7 @@ from insitu.host.device.packing import Integers, Packing
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, ProgramFault
+from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, ProgramFault, TwoPasses
 
 #: Seconds a wait may take unless told otherwise.
 TIMEOUT = 30.0
@@ -75,7 +75,7 @@ class Driver:
 
     def load(self, program: Program) -> None:
         """Put a program into the device and set its scale registers. Raises DeviceMismatch where the device's
-        parameter hash is not the one the program was made for."""
+        parameter hash is not the one the program was made for, DeviceError for exponents that it cannot find."""
         self._check_hash(program.core)
         self._load_words(program)
         # Tensors may share a place when they are not needed at the same time, never a scale register as well.
@@ -98,6 +98,8 @@ class Driver:
         self._load_words(program)
 
     def _load_words(self, program: Program) -> None:
+        if program.exact and not self.device.exact_exponents:
+            raise TwoPasses
         words = program.words.reshape(-1)
         beats = self.device.allocate(len(words))
         lanes = 32 // self.core.lane_bits
@@ -121,17 +123,23 @@ class Driver:
 
     def scale(self, index: int, field: str = "exponent") -> int:
         """The exponent in use in a scale register, or the `next` one."""
+        self._check_scale(index)
         byte = REGISTERS["SCALE"].fields[field].of(self.registers["SCALE", index])
         return byte - 256 if byte > EXPONENT_MAX else byte
 
     def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
         """Set a scale register, both its exponent in use and the one the next tracked run commits."""
+        self._check_scale(index)
         following = exponent if following is None else following
         for value in (exponent, following):
             if not EXPONENT_MIN <= value <= EXPONENT_MAX:
                 raise DeviceError(f"exponent {value}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}")
         fields = REGISTERS["SCALE"].fields
         self.registers["SCALE", index] = fields["exponent"].put(exponent) | fields["next"].put(following)
+
+    def _check_scale(self, index: int) -> None:
+        if not 0 <= index < self.core.scales:
+            raise DeviceError(f"scale register {index}: this core has {self.core.scales}, from 0")
 
     def format(self, tensor: str) -> FixedFormat:
         """A tensor's format with the exponent now in use."""
@@ -215,6 +223,8 @@ class Driver:
     def quantise(self, tensor: str, values: npt.ArrayLike) -> Integers:
         """Real numbers [n, ...] in a tensor's format, flattened to [n, features]; integers pass as they are."""
         array = self._packing(tensor).flat(np.asarray(values))
+        if array.dtype.kind not in "biuf":
+            raise DeviceError(f"{tensor} of {array.dtype}: expected numbers")
         if array.dtype.kind in "iu":
             fmt = self.program.initial_format(tensor)
             held = np.iinfo(array.dtype)
@@ -304,9 +314,9 @@ class Driver:
     # Weights.
 
     def write_weights(self, masters: Mapping[str, Integers]) -> None:
-        """Masters by tensor name, each [outputs, taps * inputs (+ 1)]. Raises DeviceError where one is missing,
-        unknown or out of range."""
-        names = self._weights
+        """Masters by tensor name, each integers [outputs, taps * inputs (+ 1)]. Raises DeviceError where one is
+        missing, unknown, not of integers or out of range."""
+        names, masters = self._weights, {name: np.asarray(q) for name, q in masters.items()}
         if set(masters) != set(names):
             raise DeviceError(f"weights of {sorted(masters)}: this program has {sorted(names)}")
         for name in names:
@@ -314,6 +324,8 @@ class Driver:
             shape = (tensor.matrix.rows, tensor.matrix.width)
             if masters[name].shape != shape:
                 raise DeviceError(f"{name} of shape {masters[name].shape}: expected {shape}")
+            if masters[name].dtype.kind not in "iu":
+                raise DeviceError(f"{name} of {masters[name].dtype}: masters are integers (quantise makes them)")
             half = 1 << (tensor.width - 1)
             if masters[name].min() < -half or masters[name].max() >= half:
                 raise DeviceError(f"{name}: a master is outside the {tensor.width} bits it has")
