@@ -30,8 +30,9 @@ class Updating(Draining):
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
-        half = 1 << (instruction.master_width - 1)
-        self.master_limits = -half, half - 1
+        self.master_limits = machine.rules.limits(instruction.master_width)
+        if machine.rules.normalised:
+            self.below = instruction.lr_shift
         self.update_states = np.zeros(self.padded, np.uint32)
 
     def blockwise(self, statistics: Statistics | None) -> bool:
@@ -60,7 +61,10 @@ class Updating(Draining):
         update_by = constants(i.update_rounding, clamp(rate_shift, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX))
         mine, met = machine.readers(d.matrix)
         weights, weight_fit = (mine.kept, mine.fit) if mine else (NOTHING, _NO_FIT)
-        rule = fit, i.lr_mul, update_by, self.master_limits, weight_fit
+        lr_mul = i.lr_mul
+        if machine.rules.normalised:
+            lr_mul, update_by = 1, constants(Rounding.FLOOR, 0)
+        rule = fit, lr_mul, update_by, self.master_limits, weight_fit
         m = d.matrix
         held = d.flat, weights, d.pitch, m.cols, m.groups, m.tail, d.group_pitch
         scratch, draw = self.update_scratch(fit[0], update_by), self.draw()
