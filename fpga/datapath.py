@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch import timing
+from insitu.arch.errors import require
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
@@ -79,14 +80,15 @@ class Datapath(wiring.Component):
     """
 
     def __init__(self, params: CoreParams) -> None:
+        require(not params.momentum_bits, f"momentum_bits={params.momentum_bits}: the RTL has no velocities yet")
         self.params = params
         n = params.n
-        kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in Memory}
+        kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in params.memories}
         self.memories: dict[Memory, Any] = {
             k: kind(n, params.depth(k), params.word_bits(k)) for k, kind in kinds.items()
         }
         #: Of an address in any memory.
-        self.bits = max(address_bits(params.depth(k)) for k in Memory)
+        self.bits = max(address_bits(params.depth(k)) for k in params.memories)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
         super().__init__(
             {
@@ -154,7 +156,7 @@ class Datapath(wiring.Component):
             m.submodules[name.name.lower()] = bank
             if name is not Memory.TAB:
                 m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
-        act, err, wgt, tab = (banks[name] for name in Memory)
+        act, err, wgt, tab = (banks[name] for name in (Memory.ACT, Memory.ERR, Memory.WGT, Memory.TAB))
 
         # Static while an instruction runs, like the flags.
         read_base, read_pitch = register(bits), register(12)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from insitu.arch.declaration import Declaration
-from insitu.arch.layout import Memory
 from insitu.arch.params import ARRAY_SIZES, DEPTH_MAX, PROGRAM_DEPTH_MAX, SCALES_ALLOWED, CoreParams
 from insitu.host.compiler.compile import compile_module
 from insitu.host.errors import CompileError, HostError
@@ -87,7 +86,7 @@ def measure(
     module = size.build(channels=channels, classes=classes, seed=0)
     noise = np.random.default_rng(0).random((NOISE, channels, size.side, size.side), dtype=np.float32)
     compiled = compile_module(module, core=core, declaration=declaration, batch=batch, calibration=noise)
-    words = {memory.name.lower(): 0 for memory in Memory}
+    words = {memory.name.lower(): 0 for memory in core.memories}
     for tensor in compiled.program.tensors.values():
         m = tensor.matrix
         words[m.memory.name.lower()] = max(words[m.memory.name.lower()], m.base + m.words(core.n))

@@ -65,7 +65,7 @@ def train(
     an epoch. The student's weights are in the device and stay there. `on_step(done, of)`, `on_epoch(epoch)`."""
     program: Program = driver.program
     samples, wanted = driver.quantise("sample", x), driver.quantise("target", targets)
-    batch = program.batch
+    batch = program.step_samples
     per_epoch = -(-len(samples) // batch)
     total, step = per_epoch * policy.epochs, 0
     driver.seed = policy.seed + 1

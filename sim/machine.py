@@ -93,7 +93,7 @@ class Machine:
     def __init__(self, core: CoreParams) -> None:
         self.core = core
         self.memories = {
-            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in Memory
+            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in core.memories
         }
         self.scales = [[0, 0] for _ in range(core.scales)]
         self.seed = 1

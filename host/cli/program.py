@@ -123,7 +123,7 @@ def disasm(
         return
     screen = console(False)
     if map_:
-        for memory in Memory:
+        for memory in compiled.core.memories:
             screen.print(_memory_map(compiled, memory))
         return
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")

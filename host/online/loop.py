@@ -150,7 +150,7 @@ class OnlineLoop:
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
         self._checkpoint = None if folder is None else Path(folder) / "checkpoint.npz"
-        self._composer = BatchComposer(batch=driver.program.batch, seed=seed, replay_share=policy.replay_share)
+        self._composer = BatchComposer(batch=driver.program.step_samples, seed=seed, replay_share=policy.replay_share)
         self._elements = sum(i.d.rows * i.d.width for i in driver.program.entry("train") if i.width)
         self._clock = 0.0
 

@@ -22,7 +22,7 @@ from insitu.host.compiler.compile import Compiled, compile_module
 from tests.system.sweep_students import PARTS, student
 
 _DEPTHS = {"act_depth": 3000, "err_depth": 3000, "wgt_depth": 1500, "tab_depth": 256, "program_depth": 160}
-_WIDEST = {f"{role}_bits": WIDTHS[role][1] for role in Role}
+_WIDEST = {f"{role}_bits": WIDTHS[role][1] for role in Role if role is not Role.MOMENTUM}
 #: Cores by name, and how many perceptrons and convolutional students each has.
 CORES: dict[str, tuple[CoreParams, int, int]] = {
     "n4-widest": (CoreParams(n=4, **_DEPTHS, **_WIDEST), 10, 10),

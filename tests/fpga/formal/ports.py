@@ -334,7 +334,7 @@ class Ports:
 
     def own_memories(self) -> None:
         """An opcode reads and writes its own memories and no other, whatever state the rest is in."""
-        for memory in Memory:
+        for memory in self.params.memories:
             bank = self.dut.memories[memory]
             chosen = self.memory == memory
             reads: Any = chosen if self.opcode is Opcode.STORE else int(memory in self.sources)
