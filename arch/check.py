@@ -39,7 +39,7 @@ def check(instruction: Instruction, core: CoreParams) -> None:
     if instruction.table_bits and tables_end > core.tab_depth:
         raise PlaceError(f"{name}: its table ends at word {tables_end} of TAB, which has {core.tab_depth}")
     for operand, matrix in instruction.matrices.items():
-        end, depth = matrix.base + matrix.words(core.n), core.depth(matrix.memory)
+        end, depth = matrix.end(core.n), core.depth(matrix.memory)
         if end > depth:
             memory = matrix.memory.name
             raise PlaceError(f"{name}, operand {operand}: ends at word {end} of {memory}, which has {depth}")

@@ -131,9 +131,9 @@ FIELDS: Mapping[str, Field] = {
     "weight_rounding": Field(12, 9, 1, "rounding of the WGT read port: floor or nearest"),
     "momentum_width": Field(13, 0, 5, "UPDATE: bits of a velocity; 0: none, masters change by the gradient alone"),
     "momentum_mul": Field(13, 5, 9, "UPDATE: what is kept of a velocity, in 1/256"),
-    "velocity_fraction": Field(13, 14, 5, "UPDATE: bits of a velocity below the master's last place", signed=True),
-    "momentum_rounding": Field(13, 19, 2, "UPDATE: rounding to the velocity's units"),
-    "hold": Field(13, 21, 1, "UPDATE: velocities alone change: more of the same batch is to come"),
+    "velocity_fraction": Field(13, 14, 6, "UPDATE: bits of a velocity below the master's last place", signed=True),
+    "momentum_rounding": Field(13, 20, 2, "UPDATE: rounding to the velocity's units"),
+    "hold": Field(13, 22, 1, "UPDATE: velocities alone change: more of the same batch is to come"),
     "decay_mul": Field(14, 0, 8, "UPDATE: m of the share m * 2**-k that a master decays by; 0: none"),
     "decay_shift": Field(14, 8, 5, "UPDATE: k of that share"),
 }
@@ -141,14 +141,17 @@ FIELDS: Mapping[str, Field] = {
 CONSTANT_MAX = 1 << 14
 #: The whole of a velocity, as momentum_mul has it, and its bits below the point.
 MOMENTUM_ONE, MOMENTUM_BITS = 1 << 8, 8
+#: Bits of a velocity below its master's last place, from the fewest to the most.
+FRACTIONS = (-24, 15)
 #: Words a table may have, as a power of two.
 TABLE_BITS = (2, 12)
 
 _CLAIMED = [sum(f.mask for f in FIELDS.values() if f.word == w) for w in range(WORDS)]
-_MAP, _KERNEL = ("map_height", "map_width"), ("kernel_height", "kernel_width")
-_WINDOW = (*_MAP, "out_height", "out_width", *_KERNEL)
+#: Fields that say how far a map, a kernel, all of a window reach; 0 stands for 1.
+MAP_FIELDS, KERNEL_FIELDS = ("map_height", "map_width"), ("kernel_height", "kernel_width")
+EXTENT_FIELDS = (*MAP_FIELDS, "out_height", "out_width", *KERNEL_FIELDS)
 #: Fields that say a window: all zero where a pass has none.
-WINDOW_FIELDS = (*_WINDOW, "stride", "pad_height", "pad_width")
+WINDOW_FIELDS = (*EXTENT_FIELDS, "stride", "pad_height", "pad_width")
 _NARROW = ("track", "exact", "rounding", "overflow", "width", "sd")
 _READ = ("weight_rounding", "weight_width", "weight_shift")
 _PLACES = ("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch")
@@ -174,8 +177,8 @@ _SAME = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 #: Fields each opcode reads; the others must be zero in its words.
 USED: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.HALT: (),
-    Opcode.LOAD: ("memory", "bias", "d_base", "d_pitch", "rows", "cols", *_MAP, *_KERNEL),
-    Opcode.STORE: ("memory", "bias", "a_base", "a_pitch", "rows", "cols", *_MAP, *_KERNEL),
+    Opcode.LOAD: ("memory", "bias", "d_base", "d_pitch", "rows", "cols", *MAP_FIELDS, *KERNEL_FIELDS),
+    Opcode.STORE: ("memory", "bias", "a_base", "a_pitch", "rows", "cols", *MAP_FIELDS, *KERNEL_FIELDS),
     Opcode.FORWARD: (
         *("bias", "relu", "track", "exact", "rounding", "overflow", "width"),
         *("weight_rounding", "weight_width", "weight_shift", "a_base", "a_pitch", "b_base", "b_pitch"),
@@ -194,8 +197,19 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *("track", "exact", "rounding", "overflow", "width", "a_base", "a_pitch", "b_base", "b_pitch"),
         *("d_base", "d_pitch", "rows", "cols", "sa", "sb", "sd"),
     ),
-    Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
-    Opcode.UNPOOL: ("mask", "a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", *_WINDOW),
+    Opcode.POOL: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *EXTENT_FIELDS),
+    Opcode.UNPOOL: (
+        "mask",
+        "a_base",
+        "a_pitch",
+        "b_base",
+        "b_pitch",
+        "d_base",
+        "d_pitch",
+        "rows",
+        "cols",
+        *EXTENT_FIELDS,
+    ),
     Opcode.DW_FORWARD: (
         *("bias", "relu", *_NARROW, *_READ, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", "constant"),
         *WINDOW_FIELDS,
@@ -208,13 +222,13 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *("bias", *_NARROW, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", *WINDOW_FIELDS),
         *_RATE,
     ),
-    Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+    Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
     Opcode.MULTIPLY: (
-        *("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
+        *("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
         *(*_TABLE, "broadcast"),
     ),
-    Opcode.REDUCE: (*_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *_MAP),
-    Opcode.LOOKUP: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *_MAP, *_TABLE),
+    Opcode.REDUCE: (*_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
+    Opcode.LOOKUP: ("a_base", "a_pitch", "d_base", "d_pitch", "rows", "cols", *MAP_FIELDS, *_TABLE),
 }
 
 
@@ -327,6 +341,9 @@ class Instruction:
             self.momentum_mul <= MOMENTUM_ONE,
             f"{name}.momentum_mul={self.momentum_mul}: allowed are 0 to {MOMENTUM_ONE}",
         )
+        low, high = FRACTIONS
+        below = self.velocity_fraction
+        require(low <= below <= high, f"{name}.velocity_fraction={below}: allowed are {low} to {high}")
         for field in () if width else MOMENTUM_FIELDS:
             value = getattr(self, field)
             require(value == 0, f"{name}.momentum_width=0: without velocities {field}={value} must be 0")
@@ -363,7 +380,7 @@ class Instruction:
     @cached_property
     def window(self) -> Window:
         """The kernel and the map of a pass; a pool's kernels lie side by side, REDUCE's is the map."""
-        extents = {field: max(1, getattr(self, field)) for field in _WINDOW}
+        extents = {field: max(1, getattr(self, field)) for field in EXTENT_FIELDS}
         if self.opcode in _SAME:
             extents |= {"out_height": extents["map_height"], "out_width": extents["map_width"]}
         if self.opcode is Opcode.REDUCE:

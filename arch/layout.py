@@ -67,13 +67,13 @@ class Matrix:
         """Words from `base` to the end of the last row, N banks wide."""
         return (self.rows - 1) * self.pitch + self.row_words(n)
 
+    def end(self, n: int) -> int:
+        """The word behind its last."""
+        return self.base + self.words(n)
+
     def overlaps(self, other: Matrix, n: int) -> bool:
         """Whether the spans of words of two matrices meet."""
-        return (
-            self.memory is other.memory
-            and self.base < other.base + other.words(n)
-            and other.base < self.base + self.words(n)
-        )
+        return self.memory is other.memory and self.base < other.end(n) and other.base < self.end(n)
 
     def locate(self, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(address, bank) of every element, each int64 [rows, width]."""

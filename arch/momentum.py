@@ -29,14 +29,18 @@ def gradient_shift(shift: int, fraction: int) -> int:
     return clamp(shift - fraction, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX - max(0, fraction))
 
 
+def decay_shift(shift: int, fraction: int) -> int:
+    """From the shift of a decay in the master's units to that to the velocity's, 0 to 55."""
+    return max(0, shift - fraction)
+
+
 def moving_bits(r: int, fraction: int) -> int:
     """The random bits with which a velocity moves its master: those at the top of r."""
     return r >> (RANDOM_BITS - fraction) if fraction > 0 else 0
 
 
 def decayed(d: int, mul: int, shift: int, width: int, rounding: int, r: int) -> int:
-    """What a master adds to its velocity of `width` bits: d * mul * 2**-shift, saturated. shift: decay_shift less the
-    fraction, -15 to 47."""
+    """What a master adds to its velocity of `width` bits: d * mul * 2**-shift, saturated. shift: `decay_shift`."""
     return fit(round_shift(mul * d, shift, rounding, r), width, SATURATE)
 
 

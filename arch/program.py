@@ -137,7 +137,7 @@ class Program:
             )
         for name, tensor in self.tensors.items():
             memory = tensor.matrix.memory
-            end, depth = tensor.matrix.base + tensor.matrix.words(self.core.n), self.core.depth(memory)
+            end, depth = tensor.matrix.end(self.core.n), self.core.depth(memory)
             require(end <= depth, f"tensor {name!r} ends at word {end} of {memory.name}, which has {depth}")
             require(0 <= tensor.scale < len(self.scales), f"tensor {name!r}: no scale register {tensor.scale}")
             if tensor.samples is not None:
@@ -182,6 +182,15 @@ class Program:
         """A tensor's format with the exponent a run starts from."""
         t = self.tensors[tensor]
         return FixedFormat(width=t.width, exponent=self.scales[t.scale])
+
+    def used(self, memory: Memory) -> int:
+        """Words of a memory up to the end of its last tensor."""
+        here = (t.matrix for t in self.tensors.values() if t.matrix.memory is memory)
+        return max((matrix.end(self.core.n) for matrix in here), default=0)
+
+    def table(self, name: str) -> npt.NDArray[np.int64]:
+        """A table as its LOAD takes it: its words, the same in every lane, int64 [words, N]."""
+        return np.repeat(np.array(self.tables[name], dtype=np.int64)[:, None], self.core.n, axis=1)
 
     def disassemble(self) -> str:
         """A readable listing: entries as labels, an instruction a line."""

@@ -13,6 +13,7 @@ from insitu.arch.declaration import Role
 from insitu.arch.isa import (
     CONSTANT_MAX,
     FIELDS,
+    FRACTIONS,
     MOMENTUM_FIELDS,
     MOMENTUM_ONE,
     TABLE_BITS,
@@ -222,6 +223,7 @@ class Decoder(wiring.Component):
                 (f.momentum_width == 1) | (f.momentum_width > params.momentum_bits),
                 (f.momentum_width == 0) & others,
                 f.momentum_mul > MOMENTUM_ONE,
+                (f.velocity_fraction < FRACTIONS[0]) | (f.velocity_fraction > FRACTIONS[1]),
             ]
         unfit = Signal(len(wrong))
         m.d.sync += unfit.eq(Cat(wrong))

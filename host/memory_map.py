@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.isa import UPDATES, USED, Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.program import Program
 
@@ -56,7 +56,7 @@ def draw(program: Program, path: Path, entry: str = "train") -> None:
     colours = _colours()
     for memory, axes in zip(memories, figure.subplots(len(memories), 1, sharex=True, squeeze=False)[:, 0], strict=True):
         here = [s for s in found if s.matrix.memory is memory]
-        top = max(s.matrix.base + s.matrix.words(n) for s in here)
+        top = max(s.matrix.end(n) for s in here)
         for segment in here:
             words, name = segment.matrix.words(n), " / ".join(segment.names)
             span = segment.last - segment.first + 1
@@ -94,7 +94,7 @@ def _names(program: Program, instruction: Instruction, operand: str) -> tuple[st
     """The tensors that an operand can be: those at its place, of its scale register where the instruction has one."""
     matrix = instruction.matrices[operand]
     here = {name: tensor for name, tensor in program.tensors.items() if tensor.matrix == matrix}
-    updates = instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
+    updates = instruction.opcode in UPDATES
     register = "sm" if operand == "d" and updates else f"s{operand}"
     scaled = register in USED[instruction.opcode]
     exact = [name for name, t in here.items() if scaled and t.scale == getattr(instruction, register)]

@@ -86,13 +86,9 @@ def measure(
     module = size.build(channels=channels, classes=classes, seed=0)
     noise = np.random.default_rng(0).random((NOISE, channels, size.side, size.side), dtype=np.float32)
     compiled = compile_module(module, core=core, declaration=declaration, batch=batch, calibration=noise)
-    words = {memory.name.lower(): 0 for memory in core.memories}
-    for tensor in compiled.program.tensors.values():
-        m = tensor.matrix
-        words[m.memory.name.lower()] = max(words[m.memory.name.lower()], m.base + m.words(core.n))
     return Cost(
         cycles=cycles.report(compiled.program, "train").cycles,
-        memory=words,
+        memory={memory.name.lower(): compiled.program.used(memory) for memory in core.memories},
         weights=sum(masters.size for masters in compiled.masters.values()),
     )
 

@@ -65,9 +65,7 @@ def training(
     samples = program.initial_format("sample").quantise(np.asarray(x).reshape(len(np.asarray(x)), -1))
     wanted = program.initial_format("target").quantise(targets)
     if program.tables:
-        tables = {
-            name: np.repeat(np.array(words)[:, None], program.core.n, axis=1) for name, words in program.tables.items()
-        }
+        tables = {name: program.table(name) for name in program.tables}
         yield Run(entry="load_tables", values=tables)
     yield Run(entry="load_weights", values=masters)
     if not program.optimizer.plain:

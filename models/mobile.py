@@ -90,12 +90,8 @@ def mobilenet_v2(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0,
         StudentError: an image of another shape, or a width or number of blocks out of range.
     """
     channels = _image("mobilenet-v2", in_shape, width, blocks, len(V2))
-    inputs = scaled(16, width)
-    layers: list[nn.Module] = [*_convolution(channels, inputs, 3), nn.ReLU6()]
-    for block in V2[:blocks]:
-        layers.append(InvertedResidual(inputs, block, width))
-        inputs = scaled(block.channels, width)
-    return initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
+    layers, outputs = _inverted(channels, V2[:blocks], width, nn.ReLU6())
+    return initialised(nn.Sequential(*layers, nn.Linear(outputs, classes)))
 
 
 def v1_blocks(width: float, depth: float, blocks: int = len(V1)) -> tuple[Separable, ...]:
@@ -129,14 +125,20 @@ def mobilenet_v3(in_shape: tuple[int, ...], classes: int, *, width: float = 1.0,
         StudentError: an image of another shape, or a width or number of blocks out of range.
     """
     channels = _image("mobilenet-v3", in_shape, width, blocks, len(V3))
+    layers, outputs = _inverted(channels, V3[:blocks], width, nn.Hardswish())
+    hidden = scaled(64, width)
+    head = [nn.Linear(outputs, hidden), nn.Hardswish(), nn.Linear(hidden, classes)]
+    return initialised(nn.Sequential(*layers, *head))
+
+
+def _inverted(channels: int, blocks: tuple[Inverted, ...], width: float, act: nn.Module) -> tuple[list[nn.Module], int]:
+    """A convolution, inverted residual blocks, the mean of the map flattened; and its channels."""
     inputs = scaled(16, width)
-    layers: list[nn.Module] = [*_convolution(channels, inputs, 3), nn.Hardswish()]
-    for block in V3[:blocks]:
+    layers: list[nn.Module] = [*_convolution(channels, inputs, 3), act]
+    for block in blocks:
         layers.append(InvertedResidual(inputs, block, width))
         inputs = scaled(block.channels, width)
-    hidden = scaled(64, width)
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, hidden), nn.Hardswish()]
-    return initialised(nn.Sequential(*layers, *head, nn.Linear(hidden, classes)))
+    return [*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()], inputs
 
 
 class InvertedResidual(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import UPDATES, Instruction, Opcode
 
 Offsets = npt.NDArray[np.int64]
 
@@ -28,7 +28,7 @@ class Segments:
     def of(cls, instruction: Instruction) -> Segments:
         """The segments of a pass that sums, in the order of docs/arithmetic.md."""
         w = instruction.window
-        if instruction.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE):
+        if instruction.opcode in UPDATES:
             met = w.reads.T
             block, pixel = np.nonzero(met >= 0)
             a, b = pixel, met[block, pixel]

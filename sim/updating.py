@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from insitu.arch.isa import MOMENTUM_BITS, Instruction
-from insitu.arch.momentum import gradient_shift
+from insitu.arch.momentum import decay_shift, gradient_shift
 from insitu.arch.numbers import RANDOM_BITS, Rounding
 from insitu.sim import updates
 from insitu.sim.draining import INT32_ROOM, NOTHING, Draining
@@ -101,7 +101,7 @@ class Updating(Draining):
             i.momentum_mul,
             constants(i.momentum_rounding, MOMENTUM_BITS),
             i.decay_mul,
-            constants(i.momentum_rounding, i.decay_shift - below),
+            constants(i.momentum_rounding, decay_shift(i.decay_shift, below)),
             (-half, half - 1),
             constants(i.update_rounding, below),
             max(0, RANDOM_BITS - below),
@@ -111,13 +111,13 @@ class Updating(Draining):
     def update_scratch(self, by: By, update_by: By) -> Scratch:
         """Scratch whose values are int32 where that has room for the gradient's intermediates and the master's."""
         i, master_bits = self.instruction, self.machine.core.master_bits
-        decay = i.decay_shift - i.velocity_fraction
+        decay = decay_shift(i.decay_shift, i.velocity_fraction)
         room = (
             (i.lr_mul << (i.width - 1) << update_by[0]) < INT32_ROOM
             and update_by[1] < 30
             and master_bits <= 30
             and i.momentum_width - i.velocity_fraction <= 30
-            and (not i.decay_mul or (decay < 30 and (i.decay_mul << (master_bits - 1) << max(0, -decay)) < INT32_ROOM))
+            and (not i.decay_mul or (decay < 30 and (i.decay_mul << (master_bits - 1)) < INT32_ROOM))
         )
         return self.scratch(by) if room else self.wide_scratch
 

@@ -10,8 +10,24 @@ from rich.table import Table
 
 from insitu.arch.isa import Instruction
 from insitu.arch.layout import Memory
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.program import Program
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, check_writable, console, emit, writing
+from insitu.host.cli.common import (
+    Batch,
+    Core,
+    Exponents,
+    Format,
+    Json,
+    MicroBatches,
+    Model,
+    Momentum,
+    WeightDecay,
+    check_writable,
+    console,
+    declared,
+    emit,
+    writing,
+)
 from insitu.host.errors import CompileError
 
 InShape = Annotated[
@@ -19,6 +35,7 @@ InShape = Annotated[
     typer.Option(help="Shape of a sample; an `mlp:` model says it itself, students by name take 1x28x28."),
 ]
 Classes = Annotated[int, typer.Option(min=2, help="Classes of a model that is a file.")]
+_SGD = Optimizer()
 #: What students by name are given without a data set: MNIST's.
 IMAGE = (1, 28, 28)
 ProgramFile = Annotated[Path | None, typer.Option("--program", help="A program file instead of a model.")]
@@ -30,6 +47,9 @@ def simulate(
     batch: Batch = 64,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     entry: Annotated[str, typer.Option(help="Entry of the program: train, infer, train_host, ...")] = "train",
     in_shape: InShape = None,
     classes: Classes = 10,
@@ -46,7 +66,8 @@ def simulate(
 
     if timeline is not None:
         check_writable(timeline)
-    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
     report = cycles.report(compiled, entry)
     if timeline is not None:
         with writing(timeline):
@@ -56,6 +77,7 @@ def simulate(
             {
                 "model": compiled.meta.get("model"),
                 "batch": compiled.batch,
+                "optimizer": compiled.optimizer.to_json(),
                 "core": compiled.core.to_json(),
                 "entry": entry,
                 **report.to_json(),
@@ -75,6 +97,8 @@ def simulate(
         f"{entry}: {report.cycles:,} cycles, {report.busy:.1%} of {report.core.cells} cells busy, "
         f"{report.cycles / compiled.batch:,.0f} cycles a sample"
     )
+    if (parts := compiled.optimizer.micro_batches) > 1 and entry.startswith("train"):
+        screen.print(f"a step of {compiled.step_samples} samples is {parts} of these: {parts * report.cycles:,} cycles")
     if timeline is not None:
         screen.print(f"timeline: {timeline} (open in ui.perfetto.dev)")
 
@@ -86,6 +110,9 @@ def disasm(
     batch: Batch = 64,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     in_shape: InShape = None,
     classes: Classes = 10,
     map_: Annotated[bool, typer.Option("--map", help="Show what lies where in each memory instead.")] = False,
@@ -100,7 +127,8 @@ def disasm(
     """
     if draw is not None:
         check_writable(draw)
-    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
     if draw is not None:
         from insitu.host import memory_map
 
@@ -112,6 +140,7 @@ def disasm(
                 "core": compiled.core.to_json(),
                 "hash": f"{compiled.core.hash:016x}",
                 "batch": compiled.batch,
+                "optimizer": compiled.optimizer.to_json(),
                 "format": compiled.declaration.short,
                 "entries": dict(compiled.entries),
                 "tensors": {name: t.to_json() for name, t in compiled.tensors.items()},
@@ -129,7 +158,7 @@ def disasm(
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
     for name, t in compiled.tensors.items():
         m = t.matrix
-        place = f"{m.base:#x}..{m.base + m.words(compiled.core.n):#x}"
+        place = f"{m.base:#x}..{m.end(compiled.core.n):#x}"
         exponent = str(compiled.scales[t.scale])
         table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.width}", str(t.width), exponent)
     screen.print(table)
@@ -151,12 +180,18 @@ def _memory_map(program: Program, memory: Memory) -> Table:
     placed = sorted(
         ((name, t) for name, t in program.tensors.items() if t.matrix.memory is memory), key=lambda p: p[1].matrix.base
     )
-    end = max((t.matrix.base + t.matrix.words(n) for _, t in placed), default=0)
-    table = Table("words", "tensor", "role", "size", "share", title=f"{memory.name}: {end:,} of {depth:,} words of {n}")
+    table = Table(
+        "words",
+        "tensor",
+        "role",
+        "size",
+        "share",
+        title=f"{memory.name}: {program.used(memory):,} of {depth:,} words of {n}",
+    )
     for name, t in placed:
         m = t.matrix
         words = m.words(n)
-        place = f"{m.base:#x}..{m.base + words:#x}"
+        place = f"{m.base:#x}..{m.end(n):#x}"
         table.add_row(place, name, t.role.value, f"{m.rows} x {m.width}", f"{words / depth:.1%}")
     return table
 
@@ -170,24 +205,30 @@ def _program(
     exponents: str,
     in_shape: str | None,
     classes: int,
+    optimizer: Optimizer = _SGD,
 ) -> Any:
     """A program from a file, or compiled from a model with samples of noise to calibrate on."""
     if path is not None:
         return Program.load(path)
     import numpy as np
 
-    from insitu.arch.declaration import Declaration
     from insitu.arch.params import CoreParams
     from insitu.host.compiler.compile import compile_module
     from insitu.models import students
 
-    declaration = Declaration.parse(format_, exponent=exponents)
+    declaration = declared(format_, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
     shape, outputs = _shape(model, in_shape, classes)
     module = students.build(model, in_shape=shape, classes=outputs, seed=0)
     noise = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
     return compile_module(
-        module, core=params, declaration=declaration, batch=batch, calibration=noise, meta={"model": model}
+        module,
+        core=params,
+        declaration=declaration,
+        batch=batch,
+        calibration=noise,
+        **optimizer.to_json(),
+        meta={"model": model},
     ).program
 
 

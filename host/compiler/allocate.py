@@ -91,7 +91,7 @@ def place(requests: Sequence[Request], core: CoreParams) -> dict[str, Matrix]:
 
 def _top(places: dict[str, Matrix], n: int) -> int:
     """Words up to the end of the last."""
-    return max((m.base + m.words(n) for m in places.values()), default=0)
+    return max((m.end(n) for m in places.values()), default=0)
 
 
 def _in_a_row(requests: Sequence[Request], n: int) -> dict[str, Matrix]:
@@ -99,7 +99,7 @@ def _in_a_row(requests: Sequence[Request], n: int) -> dict[str, Matrix]:
     base = 0
     for request in requests:
         places[request.name] = request.at(base, n)
-        base += places[request.name].words(n)
+        base = places[request.name].end(n)
     return places
 
 
@@ -112,7 +112,7 @@ def _reused(requests: Sequence[Request], n: int) -> dict[str, Matrix]:
         matrix = request.at(0, n)
         for other in others:
             if matrix.overlaps(other, n):
-                matrix = request.at(other.base + other.words(n), n)
+                matrix = request.at(other.end(n), n)
         places[request.name] = matrix
         taken.append((request, matrix))
     return places

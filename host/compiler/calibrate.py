@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
+from insitu.host.compiler.deployed import evaluating, without_dropout
 from insitu.host.compiler.graph import SAMPLE, Graph, Node, Pool, Product
 from insitu.host.compiler.lower import part
 from insitu.host.errors import CompileError
@@ -54,17 +55,16 @@ def measure(
     samples = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     module = graph.module
     parameters = [p for layer in graph.layers for p in layer.module.parameters()]
-    frozen, training = [p.requires_grad for p in parameters], module.training
+    frozen = [p.requires_grad for p in parameters]
     try:
-        module.eval()
         for p in parameters:
             p.requires_grad_(True)
-        seen = _magnitudes(graph, samples, wanted)
-        parts = [slice(first, first + batch) for first in range(0, len(samples), batch)][:GRADIENT_BATCHES]
-        whole = [part for part in parts if part.stop <= len(samples)] or parts[:1]
-        batches = [_magnitudes(graph, samples[part], wanted[part]) for part in whole]
+        with evaluating(module):
+            seen = _magnitudes(graph, samples, wanted)
+            parts = [slice(first, first + batch) for first in range(0, len(samples), batch)][:GRADIENT_BATCHES]
+            whole = [part for part in parts if part.stop <= len(samples)] or parts[:1]
+            batches = [_magnitudes(graph, samples[part], wanted[part]) for part in whole]
     finally:
-        module.train(training)
         for p, requires in zip(parameters, frozen, strict=True):
             p.requires_grad_(requires)
     share = max(1.0, batch / len(samples))
@@ -76,6 +76,23 @@ def measure(
         part=seen.part,
         gradient={name: share * max(b.gradient[name] for b in batches) for name in names},
         bias={name: share * max(b.bias[name] for b in batches) for name in names},
+    )
+
+
+def check_same(graph: Graph, module: nn.Module, x: npt.NDArray[np.float32]) -> None:
+    """That a graph gives the logits which its module gives in evaluation, of samples x [n, ...]. Raises CompileError
+    where not: tracing sees operations, not that two of them may share memory that one writes in place."""
+    samples = torch.from_numpy(np.array(x, dtype=np.float32))
+    with torch.no_grad(), evaluating(graph.module), evaluating(module), without_dropout():
+        ours = _Watching(graph).run(samples.clone())
+        wanted = module(samples)
+    largest = float(wanted.nan_to_num().abs().max())  # what is not finite is refused by the formats
+    if torch.allclose(ours, wanted, rtol=0, atol=1e-3 * largest, equal_nan=True):
+        return
+    raise CompileError(
+        f"{type(module).__name__} as the device would run it gives other logits than module.eval()(x), by up to "
+        f"{float((ours - wanted).abs().max()):.3g}: does it write in place (inplace=True, +=, relu_) over what is read "
+        "again?"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
 from insitu.host.compiler import emit, rate
 from insitu.host.compiler.allocate import MemoryTooSmall
-from insitu.host.compiler.calibrate import measure
+from insitu.host.compiler.calibrate import check_same, measure
 from insitu.host.compiler.graph import Graph, Pool, Table
 from insitu.host.compiler.lower import activation
 from insitu.host.compiler.plan import Plan
@@ -60,13 +61,17 @@ def compile_module(
     """Compile a student.
 
     calibration: samples [n, ...] as the module takes them, n >= 1, from which exponents start; targets [n, classes]
-    their target distributions. learning_rate: of the mean loss over a batch, as in PyTorch. momentum, weight_decay: see
-    arch/optimizer.py. micro_batches: parts of `batch` samples that make a step, for batches larger than the memories
-    hold. The three need a core with velocities and a declaration of their bits. sample_range: largest magnitude a
-    sample can have, if larger than calibration shows.
-    Raises CompileError where the module has parts no instruction covers, a tensor does not fit, or the core lacks a
-    width; nothing is run then.
+    their target distributions. batch: samples of a training step. learning_rate: of the mean loss over a batch, as in
+    PyTorch. momentum, weight_decay: see arch/optimizer.py. micro_batches: equal parts that a batch comes in, where the
+    memories do not hold a whole one; the program's batch is one part. The three need a core with velocities and a
+    declaration of their bits. sample_range: largest magnitude a sample can have, if larger than calibration shows.
+    Raises CompileError where the module has parts no instruction covers, does not give the logits that it gives in
+    evaluation, a tensor does not fit, or the core lacks a width; nothing is run on a device then.
     """
+    if not isinstance(batch, int | np.integer):
+        raise CompileError(f"batch {batch!r}: must be an integer")
+    if sample_range is not None and not (math.isfinite(sample_range) and sample_range >= 0):
+        raise CompileError(f"sample_range {sample_range!r}: must be finite and not negative")
     if calibration.ndim < 2 or calibration.size == 0:
         raise CompileError(f"calibration of shape {calibration.shape}: expected at least one sample, [n, ...]")
     try:
@@ -79,12 +84,16 @@ def compile_module(
             names = ", ".join(narrowing)
             raise CompileError(f"the declaration overrides layers {unknown}: this student's are {names}")
         optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+        batch, rest = divmod(batch, micro_batches)
+        if rest:
+            raise CompileError(f"batch {batch * micro_batches + rest} in {micro_batches} micro-batches: it must divide")
         rates = _rates(learning_rate, batch, optimizer)
         _check_widths(graph, core, declaration)
         if not optimizer.plain:
             _check_velocities(graph, declaration)
         plans = _plans(graph, core, declaration, batch, optimizer)
         ranges = measure(graph, calibration, targets, batch)
+        check_same(graph, module, calibration)
         if sample_range is not None:
             ranges = replace(ranges, sample=max(ranges.sample, sample_range))
         made = [_compiled(plan, Start(plan, ranges, learning_rate), rates, dict(meta or {})) for plan in plans]

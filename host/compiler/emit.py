@@ -7,7 +7,7 @@ from typing import Any
 
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Declaration, ExponentPolicy, Role
-from insitu.arch.isa import CONSTANT_MAX, Instruction, Opcode
+from insitu.arch.isa import CONSTANT_MAX, KERNEL_FIELDS, MAP_FIELDS, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.program import Tensor
 from insitu.arch.window import Window
@@ -19,8 +19,6 @@ from insitu.host.compiler.rate import Rates
 from insitu.host.compiler.tables import Placed
 from insitu.host.compiler.weights import Start
 
-_MAP = ("map_height", "map_width")
-_KERNEL = ("kernel_height", "kernel_width")
 #: Passes that move elements as they are.
 _MOVES = (Opcode.POOL, Opcode.UNPOOL, Opcode.LOOKUP)
 
@@ -88,7 +86,7 @@ class _Emitter:
             "rows": matrix.rows // (pixels.map_height * pixels.map_width),
             "cols": matrix.cols + matrix.tail,
             "bias": matrix.tail,
-            **named(pixels, *_MAP, *_KERNEL),
+            **named(pixels, *MAP_FIELDS, *KERNEL_FIELDS),
         }
 
     def _pixels(self, name: str, tensor: Tensor) -> Window:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -13,6 +14,16 @@ def unfoldable(norm: nn.BatchNorm2d) -> str:
     if norm.running_mean is None or norm.running_var is None:
         return "it keeps no running statistics to be folded into the Conv2d"
     return ""
+
+
+def partly_trained(parts: Sequence[tuple[str, nn.Module]]) -> str:
+    """Why the parameters of modules by name, which become one layer's, cannot be trained, or frozen, as one; "" where
+    they can: the device trains a layer whole, or not at all."""
+    asked = {f"{name}.{key}": p.requires_grad for name, part in parts for key, p in part.named_parameters()}
+    if len(set(asked.values())) < 2:
+        return ""
+    trained, frozen = (", ".join(name for name, wanted in asked.items() if wanted is which) for which in (True, False))
+    return f"a layer trains whole or not at all, and {trained} require a gradient, {frozen} not"
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -51,8 +51,8 @@ class Layer(Node):
 
     @property
     def trained(self) -> bool:
-        """Whether it takes updates: torch's `requires_grad` of any of its parameters."""
-        return any(p.requires_grad for p in self.module.parameters())
+        """Whether it takes updates: torch's `requires_grad`, which all its parameters have alike."""
+        return self.module.weight.requires_grad
 
     @property
     def cols(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from insitu.arch.declaration import Declaration, Role
-from insitu.arch.isa import Opcode
+from insitu.arch.isa import EXTENT_FIELDS, MAP_FIELDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.window import Window
 from insitu.host.compiler.graph import SAMPLE, Graph, Layer, Mean, Node, Pool, Product, Sum, Table
@@ -20,10 +20,6 @@ from insitu.host.errors import CompileError
 
 #: The name of the tensor of targets.
 TARGET = "target"
-
-_MAP = ("map_height", "map_width")
-_KERNEL = ("kernel_height", "kernel_width")
-_EXTENTS = (*_MAP, "out_height", "out_width", *_KERNEL)
 
 
 class Lowering:
@@ -99,23 +95,17 @@ class Lowering:
 
     def _output(self, node: Node, **changes: Any) -> str:
         """The tensor of what a node gives."""
-        name, formats = activation(node.name), self._formats(node)
-        self._want(
-            Wanted(
-                name=name,
-                memory=Memory.ACT,
-                rows=self.batch,
-                cols=node.outputs,
-                role=Role.ACTIVATION,
-                formats=formats,
-                pixels=node.window.out_pixels,
-                layer=self._layer(node),
-                fixed=node.name in self._fixed,
-                seen=("activation", node.name),
-                **changes,
-            )
+        seen, fixed = ("activation", node.name), node.name in self._fixed
+        place: dict[str, Any] = {"memory": Memory.ACT, "role": Role.ACTIVATION, "formats": self._formats(node)}
+        return self._mapped(node, name=activation(node.name), seen=seen, fixed=fixed, **place, **changes)
+
+    def _mapped(self, node: Node, **given: Any) -> str:
+        """Ask for a tensor of a node's pixels and channels; its name."""
+        wanted = Wanted(
+            rows=self.batch, cols=node.outputs, pixels=node.window.out_pixels, layer=self._layer(node), **given
         )
-        return name
+        self._want(wanted)
+        return wanted.name
 
     def _product_forward(self, node: Node) -> Pass:
         assert isinstance(node, Layer)
@@ -147,7 +137,7 @@ class Lowering:
         )
 
     def _pool_forward(self, node: Node) -> Pass:
-        fields = {"rows": self.batch, "cols": node.outputs, **named(node.window, *_EXTENTS)}
+        fields = {"rows": self.batch, "cols": node.outputs, **named(node.window, *EXTENT_FIELDS)}
         source = self._source(node)
         y = self._output(node, scale_of=source)
         return Pass(opcode=Opcode.POOL, node=node, a=source, d=y, fields=fields)
@@ -165,21 +155,21 @@ class Lowering:
         )
 
     def _sum_forward(self, node: Node) -> Pass:
-        fields = {"rows": self.batch, "cols": node.outputs, "relu": int(node.relu), **named(node.window, *_MAP)}
-        one, other = (self._given(source) for source in node.sources)
+        fields = {"rows": self.batch, "cols": node.outputs, "relu": int(node.relu), **named(node.window, *MAP_FIELDS)}
+        one, other = (given(source) for source in node.sources)
         formats, y = self._formats(node), self._output(node)
         return Pass(opcode=Opcode.ADD, node=node, a=one, b=other, d=y, formats=formats, fields=fields)
 
     def _scale_forward(self, node: Node) -> Pass:
         assert isinstance(node, Product)
-        fields = {"rows": self.batch, "cols": node.outputs, "relu": int(node.relu), **named(node.window, *_MAP)}
+        fields = {"rows": self.batch, "cols": node.outputs, "relu": int(node.relu), **named(node.window, *MAP_FIELDS)}
         fields |= {"broadcast": int(node.broadcast)}
-        one, other = (self._given(source) for source in node.sources)
+        one, other = (given(source) for source in node.sources)
         formats, y = self._formats(node), self._output(node)
         return Pass(opcode=Opcode.MULTIPLY, node=node, a=one, b=other, d=y, formats=formats, fields=fields)
 
     def _table_forward(self, node: Node) -> Pass:
-        fields = {"rows": self.batch, "cols": node.outputs, **named(node.window, *_MAP)}
+        fields = {"rows": self.batch, "cols": node.outputs, **named(node.window, *MAP_FIELDS)}
         y = self._output(node)
         return Pass(opcode=Opcode.LOOKUP, node=node, a=self._source(node), d=y, table=node.name, fields=fields)
 
@@ -197,23 +187,11 @@ class Lowering:
     def _error(self, node: Node, formats: Declaration, *, name: str = "", part: str = "", scale_of: str = "") -> str:
         """A tensor of a node's error, or, by another name, of a part of it."""
         made = name or error(node.name)
-        self._want(
-            Wanted(
-                name=made,
-                memory=Memory.ERR,
-                rows=self.batch,
-                cols=node.outputs,
-                role=Role.ERROR,
-                formats=formats,
-                pixels=node.window.out_pixels,
-                layer=self._layer(node),
-                scale_of=scale_of,
-                seen=("part", part) if part else ("error", node.name),
-            )
-        )
         if not name:
             self.errors[node.name] = made
-        return made
+        seen = ("part", part) if part else ("error", node.name)
+        place: dict[str, Any] = {"memory": Memory.ERR, "role": Role.ERROR, "formats": formats}
+        return self._mapped(node, name=made, seen=seen, scale_of=scale_of, **place)
 
     def _back(self, node: Node) -> None:
         """Complete a node's error, give its sources theirs, update it: an error goes back through a weight before that
@@ -237,7 +215,7 @@ class Lowering:
             d = self._error(node, formats, name=name)
             fields = {"memory": Memory.ERR, "rows": self.batch, "cols": node.outputs}
             masked = last and node.relu
-            fields |= {"mask": int(masked), **named(_plain(node), *_MAP)}
+            fields |= {"mask": int(masked), **named(_plain(node), *MAP_FIELDS)}
             m = activation(node.name) if masked else ""
             add = Pass(opcode=Opcode.ADD, node=node, a=so_far, b=part, d=d, m=m, formats=formats, fields=fields)
             self.backward.append(add)
@@ -269,7 +247,7 @@ class Lowering:
         self, node: Node, at: int, mine: str, d: str, m: str, formats: Declaration, fields: dict[str, Any]
     ) -> Pass:
         """The pass by which an error goes back through a node."""
-        given = {"node": node, "a": mine, "d": d, "m": m, "formats": formats}
+        common = {"node": node, "a": mine, "d": d, "m": m, "formats": formats}
         match node:
             case Layer():
                 deep = node.depthwise
@@ -278,10 +256,10 @@ class Lowering:
                     opcode=Opcode.DW_BACKWARD if deep else Opcode.BACKWARD,
                     b=masters(node.name),
                     fields=fields | shape | window_fields(node.window),
-                    **given,  # type: ignore[arg-type]  # fields of a Pass
+                    **common,  # type: ignore[arg-type]  # fields of a Pass
                 )
             case Pool():
-                fields |= named(node.window, *_EXTENTS)
+                fields |= named(node.window, *EXTENT_FIELDS)
                 x = self._source(node)
                 return Pass(opcode=Opcode.UNPOOL, node=node, a=mine, b=x, d=d, fields=fields)
             case Mean() | Sum():
@@ -290,19 +268,19 @@ class Lowering:
                     opcode=Opcode.DW_BACKWARD,
                     constant=1 / window.taps,
                     fields=fields | window_fields(window),
-                    **given,  # type: ignore[arg-type]
+                    **common,  # type: ignore[arg-type]
                 )
             case Table():
-                fields |= {"memory": Memory.ERR, **named(node.window, *_MAP)}
+                fields |= {"memory": Memory.ERR, **named(node.window, *MAP_FIELDS)}
                 x = self._source(node)
-                return Pass(opcode=Opcode.MULTIPLY, b=x, table=node.name, fields=fields, **given)  # type: ignore[arg-type]
+                return Pass(opcode=Opcode.MULTIPLY, b=x, table=node.name, fields=fields, **common)  # type: ignore[arg-type]
             case Product():
-                other = self._given(node.sources[1 - at])
-                fields |= named(node.window, *_MAP)
+                other = given(node.sources[1 - at])
+                fields |= named(node.window, *MAP_FIELDS)
                 if node.broadcast and at == 1:
-                    return Pass(opcode=Opcode.REDUCE, b=other, fields=fields, **given)  # type: ignore[arg-type]
+                    return Pass(opcode=Opcode.REDUCE, b=other, fields=fields, **common)  # type: ignore[arg-type]
                 fields |= {"memory": Memory.ERR, "broadcast": int(node.broadcast)}
-                return Pass(opcode=Opcode.MULTIPLY, b=other, fields=fields, **given)  # type: ignore[arg-type]
+                return Pass(opcode=Opcode.MULTIPLY, b=other, fields=fields, **common)  # type: ignore[arg-type]
         raise KeyError(f"no way back through {node}")
 
     def _update(self, node: Layer) -> Pass:
@@ -324,15 +302,10 @@ class Lowering:
 
     def _formats(self, node: Node) -> Declaration:
         """A node's formats; a pool moves elements as they are, by those of what it reads."""
-        while isinstance(node, Pool) and node.sources[0] != SAMPLE:
-            node = self._nodes[node.sources[0]]
-        if isinstance(node, Pool):
-            layers = self.graph.layers
-            return self.declaration.at(layers[0].name)
-        return self.declaration.at(node.name)
+        return self.declaration.at(self._layer(node) or self.graph.layers[0].name)
 
     def _layer(self, node: Node) -> str:
-        """The node that a tensor is narrowed for: its own, or what a pool reads."""
+        """The node that a tensor is narrowed for: its own, or what a pool reads; "" for the sample."""
         while isinstance(node, Pool):
             if node.sources[0] == SAMPLE:
                 return ""
@@ -352,12 +325,9 @@ class Lowering:
                     source = before.sources[0] if isinstance(before, Pool) else SAMPLE
         return frozenset(found)
 
-    def _given(self, source: str) -> str:
-        return SAMPLE if source == SAMPLE else activation(source)
-
     def _source(self, node: Node) -> str:
         """The tensor that a node of one source reads."""
-        return self._given(node.sources[0])
+        return given(node.sources[0])
 
     def _want(self, tensor: Wanted) -> None:
         if tensor.name in self.tensors:
@@ -368,6 +338,11 @@ class Lowering:
 def activation(node: str) -> str:
     """The tensor of what a node gives."""
     return f"{node}.y"
+
+
+def given(source: str) -> str:
+    """The tensor of what a source gives: a node, or the sample."""
+    return SAMPLE if source == SAMPLE else activation(source)
 
 
 def error(node: str) -> str:
@@ -405,7 +380,7 @@ def named(window: Window, *extents: str) -> dict[str, Any]:
 def window_fields(window: Window) -> dict[str, Any]:
     """The fields of a product's window."""
     return {
-        **named(window, *_EXTENTS),
+        **named(window, *EXTENT_FIELDS),
         "stride": window.stride_height - 1,
         "pad_height": window.pad_height,
         "pad_width": window.pad_width,

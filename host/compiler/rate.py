@@ -28,8 +28,9 @@ def encode(rate: float) -> tuple[int, int]:
     while k < 0 and m << 1 < 1 << MUL_BITS:
         m, k = m << 1, k + 1
     if k < 0 or m == 0:
-        top = ((1 << MUL_BITS) - 1) / 1
-        raise CompileError(f"learning rate {rate!r} a sample: the device has 2**-{SHIFT_MAX} to {top:g}, or 0")
+        raise CompileError(
+            f"learning rate {rate!r} a sample: the device has 2**-{SHIFT_MAX} to {(1 << MUL_BITS) - 1}, or 0"
+        )
     return m, k
 
 

@@ -141,6 +141,7 @@ class Taking:
         if module.num_features != last.outputs:
             raise Unsupported(f"BatchNorm2d of {module.num_features} channels after {last.outputs}")
         refuse("" if last.depthwise else windows.misses(last.window))
+        refuse(fold.partly_trained([(last.name, last.module), (str(node.target), module)]))
         convolution = fold.folded(last.module, module)
         self.nodes[last.name] = replace(last, module=convolution)
         parent, _, name = last.name.rpartition(".")
@@ -191,6 +192,7 @@ class Taking:
         *,
         depthwise: bool = False,
     ) -> None:
+        refuse(fold.partly_trained([(str(node.target), module)]))
         made = Layer(
             name=str(node.target),
             sources=(before.node if before else "",),

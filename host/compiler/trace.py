@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import fx, nn
 
 from insitu.arch.samples import Samples
-from insitu.host.compiler import unbundled
+from insitu.host.compiler import deployed, unbundled
 from insitu.host.compiler.graph import SAMPLE, Graph, Layer
 from insitu.host.compiler.kinds import kind
 from insitu.host.compiler.taking import Taking
@@ -22,10 +22,12 @@ SUPPORTED = (
 
 
 def trace(module: nn.Module, shape: tuple[int, ...]) -> Graph:
-    """The graph of a module that takes samples of a shape. Raises CompileError that names every part no instruction
-    covers, or where layers do not fit one another."""
+    """The graph of a module in evaluation that takes samples of a shape. Raises CompileError that names every part no
+    instruction covers, or where layers do not fit one another."""
+    deployed.check(module)
     try:
-        traced = unbundled.traced(module)
+        with deployed.evaluating(module):
+            traced = unbundled.traced(module)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CompileError(f"torch.fx cannot trace {type(module).__name__}: {reason}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from insitu.host.compiler.deployed import evaluating
 from insitu.host.compiler.kinds import LAYERS
 
 
@@ -59,17 +60,13 @@ def _plain(part: nn.Module) -> nn.Module:
 
 def _same(part: nn.Module, other: nn.Module) -> bool:
     """Whether two modules give the same in evaluation, of numbers of both signs and many sizes."""
-    training = part.training
     shape = (2, part.in_features) if isinstance(part, nn.Linear) else (2, _channels(part), 16, 16)
     x = torch.linspace(-99, 99, torch.Size(shape).numel()).reshape(shape).sin() * 9
     try:
-        with torch.no_grad():
-            return torch.allclose(part.eval()(x), other.eval()(x), rtol=1e-5, atol=1e-6)
+        with torch.no_grad(), evaluating(part), evaluating(other):
+            return torch.allclose(part(x), other(x), rtol=1e-5, atol=1e-6)
     except RuntimeError:  # a kernel larger than what it was shown
         return False
-    finally:
-        part.train(training)
-        other.train(training)
 
 
 def _channels(part: nn.Module) -> int:

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.declaration import WIDTHS, ExponentPolicy, Role, RoleFormat
-from insitu.arch.isa import FIELDS
+from insitu.arch.isa import FIELDS, FRACTIONS
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import FixedFormat, bias_operand, clamp
 from insitu.host.compiler import tables
 from insitu.host.compiler.calibrate import Ranges
 from insitu.host.compiler.graph import SAMPLE, Layer
-from insitu.host.compiler.lower import TARGET, activation, masters, velocity
+from insitu.host.compiler.lower import TARGET, activation, given, masters, velocity
 from insitu.host.compiler.passes import Wanted
 from insitu.host.compiler.plan import Plan
 from insitu.host.errors import CompileError
@@ -78,17 +78,17 @@ class Start:
         most = learning_rate / self._plan.batch * seen / (1 - self._plan.optimizer.momentum)
         if most == 0:
             return 0
-        field, exponent = FIELDS["velocity_fraction"], self.scales[tensor.scale]
+        (least, highest), exponent = FRACTIONS, self.scales[tensor.scale]
         fmt = FixedFormat.covering(most, width=tensor.width, headroom=STATIC_HEADROOM)
         found = exponent - fmt.exponent
-        if found < field.minimum:
-            bits = tensor.width + field.minimum - found
+        if found < least:
+            bits = tensor.width + least - found
             remedy = f"declare {bits} bits" if bits <= WIDTHS[Role.MOMENTUM][1] else "declare fewer bits of master"
             raise CompileError(
                 f"layer {layer.name!r}: velocities of up to {most:.3g} in {tensor.width} bits are too coarse for "
                 f"masters whose last place is 2**{exponent}: {remedy}"
             )
-        return min(found, field.maximum)
+        return min(found, highest)
 
     def _format(self, tensor: str) -> FixedFormat:
         t = self._plan.tensors[tensor]
@@ -108,9 +108,7 @@ class Start:
         1.0 where the activation format holds it with one step to spare, so that a moving exponent does not move the
         bias; else 0.5, which the device brings to the nearest power of two that the format holds.
         """
-        source = layer.sources[0]
-        x = SAMPLE if source == SAMPLE else activation(source)
-        exponent, bits = self._format(x).exponent, self._plan.core.activation_bits
+        exponent, bits = self._format(given(layer.sources[0])).exponent, self._plan.core.activation_bits
         wanted = max(exponent, clamp(exponent + BIAS_SHIFT_MARGIN + bits, -1, 0))
         field = FIELDS["bias_exponent"]
         self.bias_exponents[layer.name] = clamp(wanted, field.minimum, field.maximum)

@@ -91,17 +91,12 @@ class Driver:
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
         if program.tables:
-            self._run("load_tables", [self._table(name, words) for name, words in program.tables.items()], [])
+            self._run("load_tables", [self._beats(name, program.table(name)) for name in program.tables], [])
 
     def _loaded(self, entry: str, role: Role) -> list[str]:
         """Tensors of a role in the order in which an entry loads them."""
         names = {t.matrix: name for name, t in self.program.tensors.items() if t.role is role}
         return [names[i.d] for i in self.program.entry(entry) if i.opcode is Opcode.LOAD]
-
-    def _table(self, name: str, words: tuple[int, ...]) -> Buffer:
-        """A table's words as the beats of its LOAD: in every lane the same."""
-        lanes = np.repeat(np.array(words, dtype=np.int16)[:, None], self.core.n, axis=1)
-        return self._beats(name, lanes)
 
     def replace_program(self, program: Program) -> None:
         """Put a program of the same tensors in place of the loaded one, scale registers and velocities left as they

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from insitu.arch.isa import CONSTANT_MAX, FIELDS, MOMENTUM_FIELDS, MOMENTUM_ONE, USED, Instruction, Opcode
+from insitu.arch.isa import CONSTANT_MAX, FIELDS, FRACTIONS, MOMENTUM_FIELDS, MOMENTUM_ONE, USED, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 
@@ -17,9 +17,18 @@ ENUMS = {
     "overflow": Overflow,
     "memory": Memory,
 }
-LOWEST = {"width": 2, "weight_width": 2, "master_width": 2, "momentum_width": 2, "rows": 1, "cols": 2, "depth": 2}
+LOWEST = {
+    "velocity_fraction": FRACTIONS[0],
+    "width": 2,
+    "weight_width": 2,
+    "master_width": 2,
+    "momentum_width": 2,
+    "rows": 1,
+    "cols": 2,
+    "depth": 2,
+}
 HIGHEST = {"width": 16, "weight_width": 16, "master_width": 32, "constant": CONSTANT_MAX}
-HIGHEST |= {"momentum_width": 16, "momentum_mul": MOMENTUM_ONE}
+HIGHEST |= {"velocity_fraction": FRACTIONS[1], "momentum_width": 16, "momentum_mul": MOMENTUM_ONE}
 
 SMALL: dict[Opcode, dict[str, Any]] = {
     Opcode.HALT: {},

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.arch.check import PlaceError, WidthError, check, check_apart
@@ -84,7 +84,6 @@ def test_passes_drawn_for_a_core(case: Case) -> None:
     check(case.instructions[0], case.core)
 
 
-@settings(deadline=None)
 @given(
     st.one_of(
         *(on_any_core(programs) for programs in (train_sequences, convolution_sequences, moves)),

@@ -220,7 +220,7 @@ def test_velocities(opcode: Opcode) -> None:
         with pytest.raises(ArchError, match=f"momentum_width=0: without velocities {name}=1 must be 0"):
             small(opcode, **{name: 1})
     for name, bad, allowed in (("momentum_width", 1, "2 to 16, or 0"), ("momentum_width", 17, "2 to 16, or 0"),
-                               ("momentum_mul", 257, "0 to 256")):  # fmt: skip
+                               ("momentum_mul", 257, "0 to 256"), ("velocity_fraction", 16, "-24 to 15")):  # fmt: skip
         with pytest.raises(ArchError, match=f"{name}={bad}: allowed are {allowed}"):
             small(opcode, **({"momentum_width": 9} | {name: bad}))
 

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 
 from insitu.arch import momentum
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import FIELDS, MOMENTUM_ONE
+from insitu.arch.isa import FIELDS, FRACTIONS, MOMENTUM_ONE
 from insitu.arch.numbers import RANDOM_BITS, Rounding, round_shift
 from insitu.arch.optimizer import Optimizer
 
 STOCHASTIC, NEAREST = int(Rounding.STOCHASTIC), int(Rounding.NEAREST)
-LOW, HIGH = FIELDS["velocity_fraction"].minimum, FIELDS["velocity_fraction"].maximum
 states = st.integers(0, 2**RANDOM_BITS - 1)
 velocities = st.integers(-(2**15), 2**15 - 1)
 
 
-@given(st.integers(-300, 300), st.integers(LOW, HIGH), st.integers(0, FIELDS["decay_shift"].maximum), states, states)
+@given(st.integers(-300, 300), st.integers(*FRACTIONS), st.integers(0, FIELDS["decay_shift"].maximum), states, states)
 def test_what_moves_a_master_shares_no_bit_with_the_terms(
     shift: int, fraction: int, decay: int, r: int, other: int
 ) -> None:
@@ -28,7 +27,7 @@ def test_what_moves_a_master_shares_no_bit_with_the_terms(
     below = (1 << (RANDOM_BITS - top)) - 1
     assert momentum.moving_bits(r, fraction) == momentum.moving_bits(r & ~below | other & below, fraction)
     mixed = r & below | other & ~below
-    for s in (momentum.gradient_shift(shift, fraction), decay - fraction, 8):
+    for s in (momentum.gradient_shift(shift, fraction), momentum.decay_shift(decay, fraction), 8):
         if fraction > 0:
             assert s <= RANDOM_BITS - 1 - top or s == 8
         for x in (-12345, 1, 98765) if fraction > 0 else ():
@@ -64,7 +63,7 @@ def test_to_nearest_the_smallest_velocity_never_decays() -> None:
     assert momentum.moved(1, 2, NEAREST, 0) == 0
 
 
-@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 255), st.integers(-15, 47), states, st.integers(2, 16))
+@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 255), st.integers(0, 55), states, st.integers(2, 16))
 def test_a_decay_saturates(d: int, mul: int, shift: int, r: int, width: int) -> None:
     half = 1 << (width - 1)
     assert -half <= momentum.decayed(d, mul, shift, width, STOCHASTIC, r) < half

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.arch.isa import Instruction, Opcode
@@ -182,7 +182,6 @@ def test_operands_over_a_window(
     assert got == expected
 
 
-@settings(deadline=None)
 @given(st.one_of(on_any_core(pass_instructions), on_vector_cores(vector_instructions), on_any_core(moves)))
 def test_operands_are_those_of_the_contract(case: Case) -> None:
     for i in case.instructions:

@@ -61,7 +61,6 @@ def few(count: int) -> Callable[[Any], Any]:
     def decorate(test: Any) -> Any:
         options = settings(
             max_examples=count,
-            deadline=None,
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         )

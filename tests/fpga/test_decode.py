@@ -80,7 +80,7 @@ def given_verdicts(core: CoreParams, programs: list[np.ndarray[Any, Any]]) -> li
 
 
 @seed(1)
-@settings(max_examples=30, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_the_core_refuses_what_the_emulator_refuses(data: st.DataObject) -> None:
     core = data.draw(st.sampled_from(CORES))

@@ -39,7 +39,7 @@ def empty(tmp_path: Path) -> Iterator[FeedbackStore]:
         yield store
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.integers(1, 40), share=st.floats(0, 1), arrived=st.integers(0, 60), step=st.integers(0, 2**40))
 def test_size_and_share(store: FeedbackStore, batch: int, share: float, arrived: int, step: int) -> None:
     composer = BatchComposer(batch=batch, seed=3, replay_share=share)

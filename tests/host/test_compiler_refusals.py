@@ -129,6 +129,9 @@ def test_more_than_the_core_can_ever_hold() -> None:
     [
         ({"batch": 0}, "batch 0"),
         ({"batch": -3}, "batch -3"),
+        ({"batch": 32.0}, r"batch 32\.0: must be an integer"),
+        ({"sample_range": float("nan")}, "sample_range nan"),
+        ({"sample_range": -1.0}, r"sample_range -1\.0"),
         ({"calibration": CALIBRATION[:0]}, r"calibration of shape \(0, 1, 2, 5\)"),
         ({"calibration": CALIBRATION[..., :-1]}, "10 features"),
         ({"calibration": CALIBRATION.reshape(-1)}, r"calibration of shape \(160,\)"),

@@ -52,7 +52,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(policy=st.sampled_from(POLICIES), capacity=st.integers(1, 12), steps=steps)
 def test_usage_never_exceeds_the_budget(policy: Any, capacity: int, steps: list[Any]) -> None:
     """Appends, late labels and reopenings in any order; two stores, of which only one is reopened, keep the same."""
@@ -174,7 +174,7 @@ def test_evicted_keys_are_forgotten_in_the_end(tmp_path: Path, policy: Any) -> N
             assert min(again.append(gone)) > RETRY_WINDOW
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 4000), thin=st.floats(0, 1))
 def test_sorted_ids_against_a_list(seed: int, size: int, thin: float) -> None:
     rng = np.random.default_rng(seed)

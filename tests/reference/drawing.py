@@ -181,7 +181,7 @@ def velocities(rng: np.random.Generator, core: CoreParams) -> dict[str, int]:
     if not core.momentum_bits or rng.integers(4) == 0:
         return {}
     usual = rng.integers(8) != 0
-    fraction = int(rng.integers(-3, 10) if usual else rng.integers(-16, 16))
+    fraction = int(rng.integers(-3, 10) if usual else rng.integers(-24, 16))
     decay = int(rng.integers(2))
     return {
         "momentum_width": up_to(rng, core.momentum_bits),

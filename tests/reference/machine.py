@@ -192,7 +192,7 @@ class ReferenceMachine:
         shift = numbers.limit(shift, -24, 31 - max(0, below))
         kept = numbers.rounded(i.momentum_mul * self.memory[Memory.VEL][address][bank], 8, rounding, bits)
         step = numbers.rounded(i.lr_mul * g, shift, rounding, bits)
-        decay = numbers.rounded(i.decay_mul * master, i.decay_shift - below, rounding, bits)
+        decay = numbers.rounded(i.decay_mul * master, max(0, i.decay_shift - below), rounding, bits)
         decay = numbers.fitted(decay, i.momentum_width, Overflow.SATURATE)
         velocity = self._fit(kept + step + decay, i.momentum_width, Overflow.SATURATE)
         self.write(place, r, c, velocity)

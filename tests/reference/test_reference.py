@@ -42,7 +42,7 @@ def run(case: Case) -> ReferenceMachine:
     return machine
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(on_any_core(pass_instructions, opcodes=PASSES), on_vector_cores(vector_instructions, opcodes=DRAINED)))
 def test_steps_of_an_element_follow_the_closed_form(case: Case) -> None:
     (i,), n = case.instructions, case.core.n
@@ -66,7 +66,7 @@ def test_steps_of_an_element_follow_the_closed_form(case: Case) -> None:
     assert len(seen) == d.rows * sum(d.groups)
 
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=160)
 @given(st.one_of(on_any_core(pass_instructions), on_vector_cores(vector_instructions)))
 def test_a_pass_writes_inside_d_and_inside_its_width(case: Case) -> None:
     (i,) = case.instructions
@@ -90,7 +90,7 @@ def test_a_pass_writes_inside_d_and_inside_its_width(case: Case) -> None:
     "strategy", [train_sequences, convolution_sequences, moves, vector_sequences, depthwise_sequences]
 )
 def test_programs_replay_from_their_seed(strategy: Callable[..., st.SearchStrategy[Case]]) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(on_any_core(strategy))
     def replay(case: Case) -> None:
         first, second = run(case), run(case)
@@ -102,7 +102,7 @@ def test_programs_replay_from_their_seed(strategy: Callable[..., st.SearchStrate
     replay()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(on_any_core(moves), st.sampled_from(Memory))
 def test_what_is_loaded_is_stored(case: Case, memory: Memory) -> None:
     """The beats that go in come out, fitted to the memory's words and zero beyond the last column."""

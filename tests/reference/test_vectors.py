@@ -39,7 +39,7 @@ def taps(w: torch.Tensor) -> list[list[int]]:
     return w.detach().flatten(1).T.to(torch.int64).tolist()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sides, kernels, st.integers(0, 1), st.integers(0, 2), counts, counts, st.integers(0, 1), generators)
 def test_a_depthwise_convolution_is_pytorchs(
     side: tuple[int, int],
@@ -78,7 +78,7 @@ def test_a_depthwise_convolution_is_pytorchs(
     assert [[-v for v in row] for row in got] == gradients
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sides, kernels, counts, counts, generators)
 def test_a_constant_sums_as_an_average_does(
     side: tuple[int, int], size: tuple[int, int], batch: int, channels: int, generator: torch.Generator
@@ -101,7 +101,7 @@ def test_a_constant_sums_as_an_average_does(
     assert got == feature_map(x.grad)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sides, counts, counts, generators)
 def test_a_gate_of_channels_and_its_gradients_are_pytorchs(
     side: tuple[int, int], batch: int, channels: int, generator: torch.Generator

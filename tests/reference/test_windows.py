@@ -31,7 +31,7 @@ from tests.reference.training import convolution, pooling
 from tests.reference.windows import area, meetings, operands
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sides, kernels, st.integers(0, 1), st.integers(0, 2), counts, counts, counts, st.integers(0, 1), generators)
 def test_a_convolution_is_pytorchs(
     side: tuple[int, int],
@@ -80,7 +80,7 @@ def test_a_convolution_is_pytorchs(
             assert -got[o][-1] == int(b.grad[o])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sides, kernels, counts, counts, st.booleans(), st.booleans(), generators)
 def test_a_pool_is_pytorchs(
     side: tuple[int, int],

@@ -51,7 +51,7 @@ def test_units_add_up(step: cycles.CycleReport) -> None:
     assert step.units()["array"] * step.core.cells >= step.macs
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.one_of(on_any_core(train_sequences), on_any_core(convolution_sequences)))
 def test_the_emulator_counts_what_the_model_says(case: Case) -> None:
     report = cycles.time(case.core, case.instructions)

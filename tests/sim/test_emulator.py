@@ -33,7 +33,7 @@ CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def explore(cases: int) -> settings:
-    return settings(max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=CHECKS)
+    return settings(max_examples=cases, suppress_health_check=CHECKS)
 
 
 def emulator_of(case: Case, *, statistics: bool = False) -> Emulator:

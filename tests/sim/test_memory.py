@@ -29,7 +29,7 @@ def values(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).integers(-(1 << 15), 1 << 15, shape)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from([4, 8, 16]), st.sampled_from([np.int16, np.int32]))
 def test_image_and_views_agree_with_the_layout(data: st.DataObject, n: int, dtype: type) -> None:
     memory, image = BankedMemory(DEPTH, n, dtype), np.zeros((DEPTH, n), np.int64)
@@ -49,7 +49,7 @@ def test_image_and_views_agree_with_the_layout(data: st.DataObject, n: int, dtyp
         np.testing.assert_array_equal(memory.image, image)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from([4, 8]))
 def test_a_place_stays_right_whatever_is_laid_over_it(data: st.DataObject, n: int) -> None:
     memory, matrix, over = BankedMemory(DEPTH, n, np.int32), data.draw(matrices(n)), data.draw(matrices(n))
@@ -64,7 +64,7 @@ def test_a_place_stays_right_whatever_is_laid_over_it(data: st.DataObject, n: in
             np.testing.assert_array_equal(flat[r * place.pitch : r * place.pitch + matrix.cols], expected[r])
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from([4, 8]))
 def test_a_table_is_what_the_banks_hold(data: st.DataObject, n: int) -> None:
     memory, over = BankedMemory(DEPTH, n, np.int16), data.draw(matrices(n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.sim import simd
@@ -33,7 +33,6 @@ def wrapped(product: np.ndarray) -> np.ndarray:
     return product.astype(np.uint64).astype(np.uint32).view(np.int32)
 
 
-@settings(deadline=None)
 @given(sizes, segments, st.integers(0, 3), st.integers(0, 2**32 - 1))
 def test_dot(size: tuple[int, ...], count: int, c_extra: int, seed: int) -> None:
     rows, cols, depth, a_extra, b_extra = size
@@ -46,7 +45,6 @@ def test_dot(size: tuple[int, ...], count: int, c_extra: int, seed: int) -> None
     assert (c[:, cols:] == 7).all()
 
 
-@settings(deadline=None)
 @given(sizes, segments, st.integers(0, 3), st.integers(0, 2**32 - 1))
 def test_outer(size: tuple[int, ...], count: int, c_extra: int, seed: int) -> None:
     rows, cols, depth, a_extra, b_extra = size
