@@ -1,6 +1,6 @@
 """Emulator and compiled RTL agree on random students, formats and cores: bits and cycles after every instruction.
 
-`make verify` goes further, on random cores too (tests/sim/sweep.py).
+`make verify` goes further: N = 32, and random cores (tests/sim/sweep.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from insitu.arch.declaration import ExponentPolicy, Role
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Rounding
+from insitu.arch.params import ARRAY_SIZES
 from insitu.host.verify import Run, training, verify
 from insitu.sim.rtl.compiled import CompiledEngine
 from tests.system.sweep_cases import CORES, SweepCase, cases
@@ -46,7 +47,11 @@ def runs(case: SweepCase) -> Iterator[Run]:
     yield Run(entry="store_weights", values={})
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
+# Compiling the largest core takes minutes: part of `make verify`.
+CASES = [pytest.param(case, marks=pytest.mark.slow if case.core.n == max(ARRAY_SIZES) else ()) for case in cases()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_equal(case: SweepCase) -> None:
     stalls = (case.seed + 1, case.stalls) if case.stalls else None
     result = verify(case.compiled().program, runs(case), engine_of(case.core_name), seed=case.seed + 1, stalls=stalls)

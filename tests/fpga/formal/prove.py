@@ -17,7 +17,7 @@ class Refuted(AssertionError):
 
 
 #: Seconds after which a proof is given up.
-LIMIT = 300
+LIMIT = 1800
 
 
 def prove(bench: Module, inputs: Sequence[Value], folder: Path, *, mode: str, depth: int, solver: str = "z3") -> None:
