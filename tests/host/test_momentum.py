@@ -269,7 +269,7 @@ def test_velocities_that_saturate_are_counted() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"declaration": Declaration.parse("w16a16e16g16m32c48t16")}, "need velocities: declare their bits, such as v16"),
+        ({"declaration": Declaration.parse("w16a16e16g16m32c48t16")}, "need velocities: declare their bits, such as"),
         ({"core": CoreParams(n=4, **DEPTHS), "declaration": NARROW}, "momentum of 16 bits, this core's has 0"),
         ({"momentum": 1.0}, "momentum 1.0: must be at least 0 and below 1"),
         ({"momentum": 0.9999}, r"momentum 0.9999: the device has 0.0039 to 0.9961, or 0"),
