@@ -280,7 +280,7 @@ class Geometry(wiring.Component):
         """The check of an operand: its columns, its words, what they begin at, its end."""
         f, params, n = self.fields, self.params, self.params.n
         log = n.bit_length() - 1
-        used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(2)
+        used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(range(len(Memory)))
         base, pitch = Signal(20), Signal(12)
         op = f.opcode
         m.d.comb += [cols.eq(f.cols), memory.eq(Memory.ERR)]
