@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.errors import ArchError, require
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import Overflow, Rounding
@@ -317,33 +318,28 @@ class Instruction:
         if self.opcode is Opcode.LOOKUP or self.table_bits:
             self._check_table()
         if "width" in used:
-            require(2 <= self.width <= 16, f"{self.opcode.name}.width={self.width}: allowed are 2 to 16")
+            self._check_width("width", Role.GRADIENT if self.opcode in UPDATES else Role.ACTIVATION)
             require(not (self.track and self.exact), f"{self.opcode.name}: track and exact exclude each other")
         if "weight_width" in used and not self.constant:
-            require(
-                2 <= self.weight_width <= 16,
-                f"{self.opcode.name}.weight_width={self.weight_width}: allowed are 2 to 16",
-            )
+            self._check_width("weight_width", Role.WEIGHT)
         if self.bias and self.opcode in (Opcode.LOAD, Opcode.STORE) or self.opcode is Opcode.UPDATE:
             require(self.cols > self.bias, f"{self.opcode.name}.cols={self.cols}: a bias column alone is not a matrix")
         if "master_width" in used:
-            require(
-                2 <= self.master_width <= 32,
-                f"{self.opcode.name}.master_width={self.master_width}: allowed are 2 to 32",
-            )
+            self._check_width("master_width", Role.MASTER)
             self._check_momentum()
+
+    def _check_width(self, field: str, role: Role) -> None:
+        value, (low, high) = getattr(self, field), WIDTHS[role]
+        require(low <= value <= high, f"{self.opcode.name}.{field}={value}: allowed are {low} to {high}")
 
     def _check_momentum(self) -> None:
         """What an update with velocities has, and one without them has not."""
-        name, width = self.opcode.name, self.momentum_width
-        require(width == 0 or 2 <= width <= 16, f"{name}.momentum_width={width}: allowed are 2 to 16, or 0")
-        require(
-            self.momentum_mul <= MOMENTUM_ONE,
-            f"{name}.momentum_mul={self.momentum_mul}: allowed are 0 to {MOMENTUM_ONE}",
-        )
-        low, high = FRACTIONS
-        below = self.velocity_fraction
-        require(low <= below <= high, f"{name}.velocity_fraction={below}: allowed are {low} to {high}")
+        name, (narrow, wide), (fewest, most) = self.opcode.name, WIDTHS[Role.MOMENTUM], FRACTIONS
+        width, kept, below = self.momentum_width, self.momentum_mul, self.velocity_fraction
+        allowed = width == 0 or narrow <= width <= wide
+        require(allowed, f"{name}.momentum_width={width}: allowed are {narrow} to {wide}, or 0")
+        require(kept <= MOMENTUM_ONE, f"{name}.momentum_mul={kept}: allowed are 0 to {MOMENTUM_ONE}")
+        require(fewest <= below <= most, f"{name}.velocity_fraction={below}: allowed are {fewest} to {most}")
         for field in () if width else MOMENTUM_FIELDS:
             value = getattr(self, field)
             require(value == 0, f"{name}.momentum_width=0: without velocities {field}={value} must be 0")

@@ -9,19 +9,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from insitu.arch.declaration import WIDTHS, Declaration, Role
+from insitu.arch.declaration import WIDTHS, Declaration, ExponentPolicy, Role
 from insitu.arch.errors import ArchError, require
+from insitu.arch.isa import FIELDS
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
 ARCH_VERSION = 4
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
-DEPTH_MAX = 1 << 20
-#: Instructions a program memory may have: STATUS.pc can show one beyond the last.
-PROGRAM_DEPTH_MAX = (1 << 12) - 1
+DEPTH_MAX = FIELDS["a_base"].maximum + 1
+#: Bits of STATUS.pc, and instructions a program memory may have: it can show one beyond the last.
+PC_BITS = 12
+PROGRAM_DEPTH_MAX = (1 << PC_BITS) - 1
 #: Words of the tables' memory: what the instruction's table field can address.
-TABLES_MAX = 1 << 12
+TABLES_MAX = FIELDS["table_base"].maximum + 1
 #: Scale registers a core may have, and has unless it says otherwise.
 SCALES_ALLOWED = (64, 128, 256)
 SCALES = SCALES_ALLOWED[0]
@@ -159,11 +161,20 @@ class CoreParams:
             key, _, value = item.partition("=")
             if key not in names:
                 raise ArchError(f"core field {key!r}: fields are {', '.join(sorted(names))}")
+            if key in changes:
+                raise ArchError(f"core {text!r}: {key} twice")
             try:
                 changes[key] = int(value)
             except ValueError as error:
                 raise ArchError(f"core field {item!r}: {value!r} is not an integer") from error
         return replace(PRESETS[head], **changes)
+
+    @property
+    def declaration(self) -> Declaration:
+        """Formats as wide as the datapaths, exponents delayed."""
+        declared = Declaration.parse("w8", exponent=ExponentPolicy.DELAYED)
+        formats: dict[str, Any] = {r.value: replace(declared.role(r), width=self.width(r)) for r in Role}
+        return replace(declared, **formats)
 
     def with_declaration(self, declaration: Declaration) -> CoreParams:
         """The same array and memories with just the datapath widths a declaration needs."""

@@ -7,12 +7,9 @@ All integers little-endian. A file is whole or refused; it is written whole or n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +22,7 @@ import numpy.typing as npt
 from insitu.arch.check import check, check_apart
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError, require
+from insitu.arch.files import write_whole
 from insitu.arch.isa import MOMENTUM_ONE, UPDATES, WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
@@ -162,6 +160,11 @@ class Program:
         return replace(self, instructions=words)
 
     @cached_property
+    def exact(self) -> bool:
+        """Whether a pass takes an exponent from its own range: in two passes, which the emulator alone makes."""
+        return any(i.exact for i in self.instructions)
+
+    @cached_property
     def words(self) -> npt.NDArray[np.uint32]:
         """The instruction words, uint32 [count, WORDS]."""
         return assemble(self.instructions)
@@ -269,26 +272,3 @@ class Program:
     def load(cls, path: str | Path) -> Program:
         """Read a container from a file. Raises ArchError for a file that is none, OSError where it cannot be read."""
         return cls.from_bytes(Path(path).read_bytes(), name=str(path))
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp keeps others out; a written file is like any other
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

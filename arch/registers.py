@@ -9,7 +9,7 @@ from functools import cache
 from types import MappingProxyType
 
 from insitu.arch.errors import require
-from insitu.arch.params import SCALES_ALLOWED
+from insitu.arch.params import PC_BITS, SCALES_ALLOWED
 
 #: What a register holds.
 WORD_MASK = (1 << 32) - 1
@@ -104,7 +104,7 @@ REGISTERS: Mapping[str, Register] = {
             "done": BitField(1, 1, "the last program ended; cleared by start"),
             "accumulator_overflow": BitField(2, 1, "sticky: an accumulator wrapped"),
             "error": BitField(8, 8, "why the last program stopped, see Error; cleared by start"),
-            "pc": BitField(16, 12, "instruction being run, or at which the program stopped"),
+            "pc": BitField(16, PC_BITS, "instruction being run, or at which the program stopped"),
         },
     ),
     "ENTRY": Register(offset=0x18, access=Access.RW, doc="instruction a program starts at"),

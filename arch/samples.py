@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.errors import require
-from insitu.arch.isa import FIELDS
+from insitu.arch.isa import EXTENT_FIELDS, FIELDS
 from insitu.arch.window import Window
-
-_EXTENTS = ("map_height", "map_width", "out_height", "out_width", "kernel_height", "kernel_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Samples:
     def __post_init__(self) -> None:
         for name, value in {"channels": self.channels, **asdict(self.window)}.items():
             low = 0 if name.startswith("pad_") else 1
-            high = FIELDS["map_height"].maximum if name in _EXTENTS else FIELDS["cols"].maximum
+            high = FIELDS["map_height"].maximum if name in EXTENT_FIELDS else FIELDS["cols"].maximum
             require(
                 isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
                 f"samples of {name}={value!r}: allowed are {low} to {high}",

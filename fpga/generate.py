@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from insitu.arch.files import write_whole
 from insitu.arch.params import CoreParams
-from insitu.arch.program import write_whole
 from insitu.fpga import documents, vivado, yosys
 from insitu.fpga.elaborate import TOP, rtlil
 

@@ -31,7 +31,9 @@ CountLayout = data.StructLayout(
     }
 )
 #: STATUS, as the sequencer has it; the sticky overflow is kept here.
-StatusLayout = data.StructLayout({"busy": 1, "done": 1, "error": 8, "pc": 12})
+StatusLayout = data.StructLayout(
+    {name: REGISTERS["STATUS"].fields[name].width for name in ("busy", "done", "error", "pc")}
+)
 
 
 class RegisterBus(wiring.Signature):
@@ -61,7 +63,7 @@ class Registers(wiring.Component):
                 "count": In(CountLayout),
                 "entry": Out(32),
                 "program_count": Out(32),
-                "seed": Out(32, init=1),
+                "seed": Out(32, init=REGISTERS["SEED"].reset),
                 "step_seed": In(1),
                 "scale_index": Out((params.scales - 1).bit_length()),
                 "scale_write_index": Out((params.scales - 1).bit_length()),

@@ -17,8 +17,8 @@ from typing import Any
 
 import platformdirs
 
+from insitu.arch.files import write_whole
 from insitu.arch.params import CoreParams
-from insitu.arch.program import write_whole
 from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil
 from insitu.fpga.yosys import ToolError

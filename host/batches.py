@@ -73,6 +73,14 @@ class BatchComposer:
         """Fresh samples in a batch when enough have arrived."""
         return self.batch - int(np.floor(self.batch * self.replay_share + 0.5))
 
+    def check_fresh(self) -> None:
+        """Raise `BatchError` where no fresh sample finds a place in a batch."""
+        if self.fresh_share == 0:
+            raise BatchError(
+                f"batch is {self.batch} and replay_share {self.replay_share}: no fresh sample finds a place; "
+                "allowed: a larger batch, or a smaller share"
+            )
+
     def compose(self, store: ReplaySource, step: int, fresh: FeedbackBatch | None = None) -> MiniBatch:
         """One mini-batch of step `step` (0 or more).
 
@@ -102,10 +110,9 @@ class BatchComposer:
         """Mini-batches of steps `first_step`, `first_step + 1`, ... that use every fresh training sample once.
 
         The order is shuffled by (`seed`, `first_step`); the last batch has fewer fresh samples where they do not
-        divide. With `replay_share` 1 there is nowhere to put them: `BatchError`.
+        divide. Raises `BatchError` where a batch has no place for them.
         """
-        if self.fresh_share == 0:
-            raise BatchError(f"replay_share is {self.replay_share} in an epoch of fresh samples; allowed: below 1")
+        self.check_fresh()
         return self._epoch(store, first_step, fresh.select(~fresh.held_out))
 
     def _epoch(self, store: ReplaySource, first_step: int, fresh: FeedbackBatch) -> Iterator[MiniBatch]:

@@ -15,6 +15,13 @@ class DeviceError(HostError):
     """A device did not do what it was asked."""
 
 
+class TwoPasses(DeviceError):
+    """Exact exponents, where a device would have to find them."""
+
+    def __init__(self) -> None:
+        super().__init__("exact exponents take two passes, which the emulator alone makes: declare static or delayed")
+
+
 class DeviceTimeout(DeviceError, TimeoutError):
     """A wait ended before what it waited for."""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from insitu.arch.files import write_whole
 from insitu.arch.isa import UPDATES, USED, Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.program import Program
+from insitu.host.errors import HostError
 
+#: How the names of drawings end.
+FORMATS = (".svg", ".pdf", ".png")
 #: Memories whose contents the next step needs.
 _KEPT = (Memory.WGT, Memory.TAB)
 #: The share of a panel's height from which a segment has its name written in it.
@@ -45,9 +50,16 @@ def segments(program: Program, entry: str = "train") -> list[Segment]:
     return [replace(s, last=last) if s.matrix.memory in _KEPT else s for s in found]
 
 
+def check_format(path: Path) -> None:
+    """Raise HostError where a path's name says no format that `draw` writes."""
+    if path.suffix not in FORMATS:
+        raise HostError(f"draw {str(path)!r}: its name ends in {', '.join(FORMATS)}")
+
+
 def draw(program: Program, path: Path, entry: str = "train") -> None:
     """Draw the segments of an entry: instructions across, words up, a panel a memory. The format follows from the
-    path's name."""
+    path's name; the file is written whole or not at all. Raises HostError for a name that says none, OSError."""
+    check_format(path)
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     found, n = segments(program, entry), program.core.n
@@ -79,7 +91,9 @@ def draw(program: Program, path: Path, entry: str = "train") -> None:
     labels = [i.opcode.name for i in program.entry(entry)]
     axes.set_xticks([k + 0.5 for k in range(len(labels))], labels, rotation=90, fontsize=6)
     axes.set_xlim(0, len(labels))
-    figure.savefig(path, dpi=150)
+    image = io.BytesIO()
+    figure.savefig(image, format=path.suffix.removeprefix("."), dpi=150)
+    write_whole(path, image.getvalue())
 
 
 def _hold(

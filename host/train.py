@@ -16,8 +16,10 @@ from insitu.host.device.driver import Driver
 from insitu.host.errors import HostError
 
 Schedule = Literal["constant", "linear", "cosine"]
-#: Training steps between two changes of the learning rate: each is a new set of instruction words.
+#: Training steps between two changes of the learning rate, at most: each is a new set of instruction words.
 RATE_STEPS = 8
+#: Changes of it in a run that has as many steps; in a shorter one it changes with each.
+RATE_CHANGES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class TrainPolicy:
     """How long and how fast.
 
     epochs: passes over the data. lr: learning rate of the mean loss over a batch, at the start; the schedule takes it
-    to zero at the end (constant: leaves it). seed: of the order of samples and of stochastic rounding.
+    to zero at the end (constant: leaves it), in equal stairs of up to RATE_STEPS steps, of which there are at least
+    RATE_CHANGES or one a step. seed: of the order of samples and of stochastic rounding.
     """
 
     epochs: int = 1
@@ -68,12 +71,13 @@ def train(
     batch = program.step_samples
     per_epoch = -(-len(samples) // batch)
     total, step = per_epoch * policy.epochs, 0
+    stair = max(1, min(RATE_STEPS, total // RATE_CHANGES))
     driver.seed = policy.seed + 1
     rng = np.random.default_rng(policy.seed)
     for epoch in range(policy.epochs):
         order = rng.permutation(len(samples))
         for first in range(0, len(samples), batch):
-            if step % RATE_STEPS == 0 and (step == 0 or policy.schedule != "constant"):
+            if step % stair == 0 and (step == 0 or policy.schedule != "constant"):
                 driver.replace_program(with_learning_rate(program, policy.rate(step / total)))
             rows = order[first : first + batch]
             driver.train(samples[rows], wanted[rows])

@@ -16,7 +16,7 @@ from insitu.arch.params import CoreParams
 from insitu.arch.place import place
 from insitu.arch.program import Program
 from insitu.host.device.packing import Packing
-from insitu.host.errors import DeviceError
+from insitu.host.errors import DeviceError, TwoPasses
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.engine import Engine
 from insitu.sim.rtl.errors import EngineError
@@ -114,8 +114,10 @@ def verify(
     registers, streams and cycles after each. After a difference the engine is given the emulator's state again.
 
     seed: of stochastic rounding. stalls: (seed, probability) makes streams and bus wait at random. progress: called
-    after each instruction. Raises DeviceError where the core hangs.
+    after each instruction. Raises DeviceError where the core hangs, and for exact exponents, which no core finds.
     """
+    if program.exact:
+        raise TwoPasses
     emulator = Emulator(program.core)
     for index, exponent in enumerate(program.scales):
         emulator.scales[index][:] = [exponent, exponent]

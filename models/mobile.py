@@ -206,7 +206,7 @@ def _image(name: str, in_shape: tuple[int, ...], width: float, blocks: int, most
         shape, least = " x ".join(map(str, in_shape)), f"{SIDE_MIN} x {SIDE_MIN}"
         raise StudentError(f"student {name!r} takes images of channels x H x W, {least} or more; not {shape}")
     _multiplier(name, "width", width)
-    if not 1 <= blocks <= most:
+    if not isinstance(blocks, int) or not 1 <= blocks <= most:
         raise StudentError(f"student {name!r}: {blocks} blocks; allowed are 1 to {most}")
     return in_shape[0]
 

@@ -32,7 +32,7 @@ class Coefficients:
     """What depth, width and resolution are multiplied by from one phi to the next: alpha, beta, gamma, each >= 1.
 
     Raises:
-        InvalidInputError: a coefficient below 1 or not finite.
+        InvalidInputError: a coefficient below 1, or larger than any multiplier that a student takes.
     """
 
     depth: float
@@ -41,8 +41,8 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         for name, value in (("depth", self.depth), ("width", self.width), ("resolution", self.resolution)):
-            if not 1 <= value < math.inf:
-                raise InvalidInputError(f"coefficient {name} {value}; allowed are numbers of at least 1")
+            if not 1 <= value <= MULTIPLIER_MAX:
+                raise InvalidInputError(f"coefficient {name} {value}; allowed are 1 to {MULTIPLIER_MAX}")
 
     @property
     def product(self) -> float:

@@ -54,7 +54,7 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     """
     kind, _, rest = spec.partition(":")
     if kind == "mlp":
-        return _build_mlp(spec, rest, in_shape, classes, seed)
+        return _build_mlp(spec, in_shape, classes, seed)
     if kind in CONVOLUTIONAL:
         return seeded(kind, in_shape, classes, seed, **_options(spec, rest))
     file, colon, factory = spec.rpartition(":")
@@ -80,10 +80,16 @@ def _options(spec: str, text: str) -> dict[str, float]:
     return found
 
 
-def _build_mlp(spec: str, rest: str, in_shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
-    if not _SIZES.fullmatch(rest):
+def mlp_sizes(spec: str) -> list[int]:
+    """Inputs, hidden sizes and outputs of a specification `mlp:784-100-50-10`; none of any other."""
+    kind, _, rest = spec.partition(":")
+    return [int(size) for size in rest.split("-")] if kind == "mlp" and _SIZES.fullmatch(rest) else []
+
+
+def _build_mlp(spec: str, in_shape: tuple[int, ...], classes: int, seed: int) -> nn.Sequential:
+    sizes = mlp_sizes(spec)
+    if not sizes:
         raise StudentError(f"student {spec!r}; write the sizes joined by '-', e.g. mlp:784-100-50-10")
-    sizes = [int(size) for size in rest.split("-")]
     inputs = torch.Size(in_shape).numel()
     if sizes[0] != inputs:
         shape = " x ".join(map(str, in_shape))

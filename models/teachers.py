@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from insitu.arch.program import write_whole
+from insitu.arch.files import write_whole
 from insitu.models.datasets import Dataset
 from insitu.models.errors import FormatError, InvalidInputError, MissingDataError, one_line
 from insitu.models.shifts import SEVERITIES, Shift

@@ -11,6 +11,7 @@ from insitu.arch.isa import Instruction
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, bias_operand, clamp, range_exponent
 from insitu.arch.params import CoreParams
+from insitu.arch.registers import REGISTERS
 from insitu.sim import moves
 from insitu.sim.drains import Fit
 from insitu.sim.memory import BankedMemory, Place, Table, Values
@@ -96,7 +97,7 @@ class Machine:
             m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in core.memories
         }
         self.scales = [[0, 0] for _ in range(core.scales)]
-        self.seed = 1
+        self.seed = REGISTERS["SEED"].reset
         self.accumulator_overflow = False
         self.saturated = 0
         self._weights: dict[tuple[int, int, int, int, int], list[Weights]] = {}

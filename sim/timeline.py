@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from insitu.arch.program import write_whole
+from insitu.arch.files import write_whole
 from insitu.arch.timing import FETCH, pipeline, seeding, setup
 from insitu.sim.cycles import UNITS, CycleReport, Timed
 

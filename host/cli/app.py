@@ -82,7 +82,7 @@ def user_errors() -> tuple[type[BaseException], ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits. A user's error is one line on standard error and exit code 2."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     given = sys.argv[1:] if arguments is None else arguments
     hook, threading.excepthook = threading.excepthook, _in_thread
     try:
@@ -128,5 +128,5 @@ def _in_thread(failed: threading.ExceptHookArgs) -> None:
 def _complain(console: Console, message: str) -> NoReturn:
     line = " ".join(message.split())
     if line:  # no arguments at all: the help has been shown
-        console.print(f"insitu: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"insitu: {line}", style="red", highlight=False, soft_wrap=True)
     sys.exit(USER_ERROR)

@@ -21,7 +21,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Model = Annotated[
     str,
     typer.Option(
-        help="`mlp:784-100-50-10`, `lenet`, `lenet-wide`, `cnn`, `vgg`, or `path/to/file.py:factory` for your own."
+        help="`mlp:784-100-50-10`, `lenet`, `lenet-wide`, `cnn`, `vgg`, `mobilenet-v1`, `mobilenet-v2`, `mobilenet-v3` "
+        "(with options: `mobilenet-v1:width=0.5,depth=1.5,blocks=2`, no depth of the others), or "
+        "`path/to/file.py:factory` for your own."
     ),
 ]
 Format = Annotated[
@@ -73,7 +75,17 @@ def emit(result: Any) -> None:
 
 def console(json: bool) -> Console:
     """Where a command speaks to people: where it speaks JSON, on standard error, and only if somebody sits there."""
-    return Console(stderr=True, quiet=not sys.stderr.isatty()) if json else Console()
+    # What people named is shown as they wrote it: a folder may be called [red], or :smile:.
+    plain: dict[str, Any] = {"markup": False, "emoji": False}
+    return Console(stderr=True, quiet=not sys.stderr.isatty(), **plain) if json else Console(**plain)
+
+
+def refuse_beside(context: typer.Context, what: str, *options: str) -> None:
+    """Raise HostError where an option was given on the command line beside one that it means nothing to."""
+    for option in options:
+        source = context.get_parameter_source(option.removeprefix("--").replace("-", "_"))
+        if source is not None and source.name == "COMMANDLINE":
+            raise HostError(f"{what} and {option}: give one of them")
 
 
 def check_writable(path: Path) -> None:

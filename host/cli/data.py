@@ -59,7 +59,7 @@ def fetch(
     from insitu.models.fetch import fetch as get
 
     screen = console(json)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         tasks: dict[str, int] = {}
 

@@ -30,4 +30,4 @@ def hdl(
         emit({"core": params.to_json(), "hash": f"{params.hash:016x}", "files": [str(path) for path in paths]})
         return
     for path in paths:
-        screen.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)

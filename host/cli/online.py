@@ -38,7 +38,9 @@ def online(
     batch: Batch = 32,
     lr: Annotated[float, typer.Option(help="Learning rate, of the mean loss.")] = 0.2,
     detector: Annotated[str, typer.Option(help="Who asks: margin, confidence or all.")] = "margin",
-    threshold: Annotated[float, typer.Option(help="Below this margin or confidence a sample asks.")] = 0.9,
+    threshold: Annotated[
+        float | None, typer.Option(help="Below this margin or confidence a sample asks; default 0.9.")
+    ] = None,
     flag_rate: Annotated[float, typer.Option(help="Share of wrong answers that a user flags.")] = 0.0,
     label_rate: Annotated[float, typer.Option(help="Share of asked samples whose true label arrives.")] = 0.0,
     store: Annotated[str | None, typer.Option(help="Database URL; default a file in --out.")] = None,
@@ -59,7 +61,9 @@ def online(
     from insitu.host.online.request import OnlineRun
 
     declaration = Declaration.parse(format, exponent=exponents)
-    asks = Detector(kind=detector, threshold=None if detector == "all" else threshold)  # type: ignore[arg-type]
+    if threshold is None and detector != "all":
+        threshold = 0.9
+    asks = Detector(kind=detector, threshold=threshold)  # type: ignore[arg-type]
     request = OnlineRun(
         data=data,
         shift=shift,
@@ -114,14 +118,14 @@ def begin_anew(out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     marker = out / DEMO
-    found = sorted(path for path in out.iterdir() if path != marker)
+    found = sorted(path for path in out.iterdir() if path not in (marker, out / LOCK))
     others = [path.name for path in found if not is_part(path)]
     if others or (found and not marker.exists()):
         what = f"other files ({others[0]})" if others else f"a run that no demo made (there is no {DEMO})"
         raise HostError(f"{out} holds {what}: give the demo another folder with --out")
     marker.touch()
     with locked(out):
-        for path in (path for path in found if path.name != LOCK):
+        for path in found:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

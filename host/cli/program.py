@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -11,7 +11,9 @@ from rich.table import Table
 from insitu.arch.isa import Instruction
 from insitu.arch.layout import Memory
 from insitu.arch.optimizer import Optimizer
+from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
+from insitu.host.cli.building import Classes, InShape, build_program
 from insitu.host.cli.common import (
     Batch,
     Core,
@@ -26,22 +28,22 @@ from insitu.host.cli.common import (
     console,
     declared,
     emit,
+    refuse_beside,
     writing,
 )
-from insitu.host.errors import CompileError
+from insitu.host.errors import HostError, TwoPasses
 
-InShape = Annotated[
-    str | None,
-    typer.Option(help="Shape of a sample; an `mlp:` model says it itself, students by name take 1x28x28."),
-]
-Classes = Annotated[int, typer.Option(min=2, help="Classes of a model that is a file.")]
+#: What a program file says itself.
+_OF_A_MODEL = (
+    *("--model", "--core", "--batch", "--format", "--exponents", "--in-shape", "--classes"),
+    *("--momentum", "--weight-decay", "--micro-batches"),
+)
 _SGD = Optimizer()
-#: What students by name are given without a data set: MNIST's.
-IMAGE = (1, 28, 28)
 ProgramFile = Annotated[Path | None, typer.Option("--program", help="A program file instead of a model.")]
 
 
 def simulate(
+    context: typer.Context,
     model: Model = "mlp:784-256-128-10",
     core: Core = "edge16",
     batch: Batch = 64,
@@ -52,7 +54,7 @@ def simulate(
     micro_batches: MicroBatches = 1,
     entry: Annotated[str, typer.Option(help="Entry of the program: train, infer, train_host, ...")] = "train",
     in_shape: InShape = None,
-    classes: Classes = 10,
+    classes: Classes = None,
     program: ProgramFile = None,
     timeline: Annotated[Path | None, typer.Option(help="Write a timeline for ui.perfetto.dev here.")] = None,
     json: Json = False,
@@ -66,8 +68,12 @@ def simulate(
 
     if timeline is not None:
         check_writable(timeline)
+    if program is not None:
+        refuse_beside(context, f"program {program}", *_OF_A_MODEL)
     optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
     compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
+    if compiled.exact:
+        raise TwoPasses
     report = cycles.report(compiled, entry)
     if timeline is not None:
         with writing(timeline):
@@ -104,6 +110,7 @@ def simulate(
 
 
 def disasm(
+    context: typer.Context,
     program: Annotated[Path | None, typer.Argument(help="A program file; without one, a model is compiled.")] = None,
     model: Model = "mlp:784-100-50-10",
     core: Core = "edge16",
@@ -114,7 +121,7 @@ def disasm(
     weight_decay: WeightDecay = 0.0,
     micro_batches: MicroBatches = 1,
     in_shape: InShape = None,
-    classes: Classes = 10,
+    classes: Classes = None,
     map_: Annotated[bool, typer.Option("--map", help="Show what lies where in each memory instead.")] = False,
     draw: Annotated[
         Path | None, typer.Option(help="Draw what lies where as a training step goes on (.svg, .pdf, .png).")
@@ -125,13 +132,18 @@ def disasm(
 
     Example: `insitu disasm student.insitu`
     """
+    from insitu.host import memory_map
+
+    if json and map_:
+        raise HostError("--json and --map: give one of them, tensors and their places are in the JSON")
+    if program is not None:
+        refuse_beside(context, f"program {program}", *_OF_A_MODEL)
     if draw is not None:
         check_writable(draw)
+        memory_map.check_format(draw)
     optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
     compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
     if draw is not None:
-        from insitu.host import memory_map
-
         with writing(draw):
             memory_map.draw(compiled, draw)
     if json:
@@ -162,7 +174,7 @@ def disasm(
         exponent = str(compiled.scales[t.scale])
         table.add_row(name, t.role.value, m.memory.name, place, f"{m.rows} x {m.width}", str(t.width), exponent)
     screen.print(table)
-    screen.print(compiled.disassemble(), markup=False, highlight=False, soft_wrap=True)
+    screen.print(compiled.disassemble(), highlight=False, soft_wrap=True)
 
 
 def _window(instruction: Instruction) -> str:
@@ -204,47 +216,20 @@ def _program(
     format_: str,
     exponents: str,
     in_shape: str | None,
-    classes: int,
+    classes: int | None,
     optimizer: Optimizer = _SGD,
-) -> Any:
-    """A program from a file, or compiled from a model with samples of noise to calibrate on."""
+) -> Program:
+    """A program from a file, or of a model."""
     if path is not None:
         return Program.load(path)
-    import numpy as np
-
-    from insitu.arch.params import CoreParams
-    from insitu.host.compiler.compile import compile_module
-    from insitu.models import students
-
     declaration = declared(format_, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
-    shape, outputs = _shape(model, in_shape, classes)
-    module = students.build(model, in_shape=shape, classes=outputs, seed=0)
-    noise = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
-    return compile_module(
-        module,
+    return build_program(
+        model,
         core=params,
         declaration=declaration,
         batch=batch,
-        calibration=noise,
-        **optimizer.to_json(),
-        meta={"model": model},
-    ).program
-
-
-def _shape(model: str, in_shape: str | None, classes: int) -> tuple[tuple[int, ...], int]:
-    from insitu.models.convolutional import CONVOLUTIONAL
-
-    if in_shape is not None:
-        parts = in_shape.split("x")
-        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            raise CompileError(f"in-shape {in_shape!r}: expected sizes of at least 1, such as 1x28x28")
-        return tuple(map(int, parts)), classes
-    sizes = model.removeprefix("mlp:").split("-")
-    if model.startswith("mlp:") and len(sizes) >= 2 and sizes[0].isdigit() and sizes[-1].isdigit():
-        return (int(sizes[0]),), int(sizes[-1])
-    if model.partition(":")[0] in CONVOLUTIONAL:
-        return IMAGE, classes
-    if not model.rpartition(":")[0].endswith(".py"):
-        return (1,), classes  # no model at all: who builds it says what is wrong
-    raise CompileError(f"model {model!r}: give the shape of a sample with --in-shape, such as 1x28x28")
+        in_shape=in_shape,
+        classes=classes,
+        optimizer=optimizer,
+    )

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Root, Seed, console, emit
-from insitu.host.errors import HostError
+from insitu.host.errors import HostError, TwoPasses
 
 if TYPE_CHECKING:
     from insitu.models.scaling import Coefficients
@@ -50,12 +50,14 @@ def scale(
     """
     import torch
 
-    from insitu.arch.declaration import Declaration
+    from insitu.arch.declaration import Declaration, ExponentPolicy
     from insitu.arch.params import CoreParams
     from insitu.host.scaling import Budget, Fitted, Search, best, fit
     from insitu.models import datasets
     from insitu.models.scaling import grid
 
+    if exponents == ExponentPolicy.EXACT:
+        raise TwoPasses
     allowed = Budget.parse(budget)
     declaration = Declaration.parse(format, exponent=exponents)
     params = CoreParams.parse(core).with_declaration(declaration)
@@ -116,7 +118,7 @@ def scale(
     if fitted:
         screen.print(_grid_table(by_candidate, asdict(chosen)))
     screen.print(_size_table(result, str(allowed)))
-    screen.print(f"next: {found.limit}", markup=False, highlight=False, soft_wrap=True)
+    screen.print(f"next: {found.limit}", highlight=False, soft_wrap=True)
     shape = "x".join(map(str, result["in_shape"]))
     screen.print(f"--model {found.size.spec} --in-shape {shape}", highlight=False, soft_wrap=True)
 

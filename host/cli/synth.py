@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from insitu.host.cli.building import Classes, InShape, build_program
 from insitu.host.cli.common import Batch, Core, Json, Model, console, emit
 
 
@@ -17,6 +18,8 @@ def synth(
     ] = "ecp5-85k-6",
     model: Model = "mlp:784-100-50-10",
     batch: Batch = 64,
+    in_shape: InShape = None,
+    classes: Classes = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the placement.")] = 1,
     json: Json = False,
 ) -> None:
@@ -26,14 +29,16 @@ def synth(
     """
     from insitu.arch.params import CoreParams
     from insitu.fpga.synth import synthesise
-    from insitu.host.cli.program import _program
     from insitu.sim import cycles
 
     params = CoreParams.parse(core)
+    declaration = params.declaration
+    compiled = build_program(
+        model, core=params, declaration=declaration, batch=batch, in_shape=in_shape, classes=classes
+    )
     screen = console(json)
     with screen.status("synthesising (minutes; then it is in the cache)"):
         cost = synthesise(params, target, seed=seed)
-    compiled = _program(None, model, core, batch, "w8a8e8g8", "delayed", None, 10)
     report = cycles.report(compiled, "train")
     rate = None if cost.mhz is None else cost.mhz * 1e6 * compiled.batch / report.cycles
     peak = cost.peak_gops(params)
@@ -51,4 +56,4 @@ def synth(
     screen.print(table)
     if cost.critical_path:
         path = " -> ".join(cost.critical_path)
-        screen.print(f"critical path: {path}", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"critical path: {path}", highlight=False, soft_wrap=True)

@@ -94,7 +94,7 @@ def train(
     screen = console(json)
     by_epoch: list[float] = []
     begun = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_device(params, statistics=statistics) as driver,
         Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from insitu.host.cli.building import Classes, InShape, sample_shape
 from insitu.host.cli.common import (
     Batch,
     Core,
@@ -22,7 +23,7 @@ from insitu.host.cli.common import (
     declared,
     emit,
 )
-from insitu.host.cli.program import Classes, InShape, _shape
+from insitu.host.errors import TwoPasses
 
 
 def verify(
@@ -39,7 +40,7 @@ def verify(
     stalls: Annotated[float, typer.Option(min=0, max=0.95, help="Probability that a stream waits, each cycle.")] = 0.0,
     waves: Annotated[Path | None, typer.Option(help="Write waveforms here, VCD or, by its name, FST; slow.")] = None,
     in_shape: InShape = None,
-    classes: Classes = 10,
+    classes: Classes = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -59,7 +60,7 @@ def verify(
     optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
     declaration = declared(format, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
-    shape, outputs = _shape(model, in_shape, classes)
+    shape, outputs = sample_shape(model, in_shape, classes)
     rng = np.random.default_rng(seed)
     x = rng.random((batch * max(steps, 1), *shape), dtype=np.float32)
     targets = rng.dirichlet(np.full(outputs, 0.3), len(x)).astype(np.float32)
@@ -72,6 +73,8 @@ def verify(
         targets=targets[:256],
         **optimizer.to_json(),
     )
+    if compiled.program.exact:
+        raise TwoPasses
     with screen.status("compiling the core (once; then it is in the cache)"):
         running = verification.open_engine(params, engine, waves=waves)
     try:
@@ -90,7 +93,7 @@ def verify(
         emit(result.to_json())
     else:
         if result.first is not None:
-            screen.print(str(result.first), markup=False, highlight=False, soft_wrap=True)
+            screen.print(str(result.first), highlight=False, soft_wrap=True)
         screen.print(
             f"{model} on n={params.n}, batch {batch}: {result.steps} steps, {result.instructions:,} instructions, "
             f"{result.mismatches} mismatches, RTL {result.rtl_cycles:,} cycles, model {result.model_cycles:,}"

@@ -21,7 +21,7 @@ from insitu.host.device.packing import Integers, Packing
 from insitu.host.device.protocol import Buffer, Device, lane_dtype
 from insitu.host.device.registers import Registers
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, ProgramFault
+from insitu.host.errors import DeviceError, DeviceMismatch, DeviceTimeout, ProgramFault, TwoPasses
 
 #: Seconds a wait may take unless told otherwise.
 TIMEOUT = 30.0
@@ -78,7 +78,7 @@ class Driver:
 
     def load(self, program: Program) -> None:
         """Put a program into the device and set its scale registers. Raises DeviceMismatch where the device's
-        parameter hash is not the one the program was made for."""
+        parameter hash is not the one the program was made for, DeviceError for exponents that it cannot find."""
         self._check_hash(program.core)
         self._load_words(program)
         # Tensors may share a place when they are not needed at the same time, never a scale register as well.
@@ -107,6 +107,8 @@ class Driver:
 
     def _load_words(self, program: Program) -> None:
         """All words of a program."""
+        if program.exact and not self.device.exact_exponents:
+            raise TwoPasses
         self._resident = None
         self._send_words(program, 0, len(program.instructions))
         self._program = self._resident = program
@@ -148,17 +150,23 @@ class Driver:
 
     def scale(self, index: int, field: str = "exponent") -> int:
         """The exponent in use in a scale register, or the `next` one."""
+        self._check_scale(index)
         byte = REGISTERS["SCALE"].fields[field].of(self.registers["SCALE", index])
         return byte - 256 if byte > EXPONENT_MAX else byte
 
     def set_scale(self, index: int, exponent: int, following: int | None = None) -> None:
         """Set a scale register, both its exponent in use and the one the next tracked run commits."""
+        self._check_scale(index)
         following = exponent if following is None else following
         for value in (exponent, following):
             if not EXPONENT_MIN <= value <= EXPONENT_MAX:
                 raise DeviceError(f"exponent {value}: allowed are {EXPONENT_MIN} to {EXPONENT_MAX}")
         fields = REGISTERS["SCALE"].fields
         self.registers["SCALE", index] = fields["exponent"].put(exponent) | fields["next"].put(following)
+
+    def _check_scale(self, index: int) -> None:
+        if not 0 <= index < self.core.scales:
+            raise DeviceError(f"scale register {index}: this core has {self.core.scales}, from 0")
 
     def format(self, tensor: str) -> FixedFormat:
         """A tensor's format with the exponent now in use."""
@@ -242,6 +250,8 @@ class Driver:
     def quantise(self, tensor: str, values: npt.ArrayLike) -> Integers:
         """Real numbers [n, ...] in a tensor's format, flattened to [n, features]; integers pass as they are."""
         array = self._packing(tensor).flat(np.asarray(values))
+        if array.dtype.kind not in "biuf":
+            raise DeviceError(f"{tensor} of {array.dtype}: expected numbers")
         if array.dtype.kind in "iu":
             fmt = self.program.initial_format(tensor)
             held = np.iinfo(array.dtype)
@@ -350,31 +360,35 @@ class Driver:
     # Weights.
 
     def write_weights(self, masters: Mapping[str, Integers], velocities: Mapping[str, Integers] | None = None) -> None:
-        """Masters by tensor name, each [outputs, taps * inputs (+ 1)], and their velocities, which rest where none are
-        given. Raises DeviceError where one is missing, unknown or out of range."""
-        moving = velocities
-        if moving is None:
-            moving = {name: np.zeros(self._shape(name), dtype=np.int16) for name in self._velocities}
-        self._check_written("weights", masters, self._weights)
-        self._check_written("velocities", moving, self._velocities)
-        self._run("load_weights", [self._beats(n, masters[n]) for n in self._weights], [])
-        if self._velocities:
-            self._run("load_velocities", [self._beats(n, moving[n]) for n in self._velocities], [])
+        """Masters by tensor name, each integers [outputs, taps * inputs (+ 1)], and their velocities, which rest where
+        none are given. Raises DeviceError where one is missing, unknown, not of integers or out of range."""
+        if velocities is None:
+            velocities = {name: np.zeros(self._shape(name), dtype=np.int16) for name in self._velocities}
+        weights = self._checked("weights", masters, self._weights)
+        moving = self._checked("velocities", velocities, self._velocities)
+        self._run("load_weights", weights, [])
+        if moving:
+            self._run("load_velocities", moving, [])
 
     def _shape(self, name: str) -> tuple[int, int]:
         matrix = self.program.tensors[name].matrix
         return matrix.rows, matrix.width
 
-    def _check_written(self, what: str, values: Mapping[str, Integers], names: list[str]) -> None:
+    def _checked(self, what: str, values: Mapping[str, Integers], names: list[str]) -> list[Buffer]:
+        """Tensors' beats in the order of their names."""
+        values = {name: np.asarray(q) for name, q in values.items()}
         if set(values) != set(names):
             raise DeviceError(f"{what} of {sorted(values)}: this program has {sorted(names)}")
         for name in names:
             tensor, shape = self.program.tensors[name], self._shape(name)
             if values[name].shape != shape:
                 raise DeviceError(f"{name} of shape {values[name].shape}: expected {shape}")
+            if values[name].dtype.kind not in "iu":
+                raise DeviceError(f"{name} of {values[name].dtype}: masters are integers (quantise makes them)")
             half = 1 << (tensor.width - 1)
             if values[name].min() < -half or values[name].max() >= half:
                 raise DeviceError(f"{name}: a {tensor.role} is outside the {tensor.width} bits it has")
+        return [self._beats(name, values[name]) for name in names]
 
     def read_weights(self) -> dict[str, npt.NDArray[np.int32]]:
         """Masters by tensor name: int32 [outputs, taps * inputs (+ 1)]."""

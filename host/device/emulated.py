@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +25,15 @@ class _Sent:
 
 class _Receiving:
     def __init__(self, device: EmulatedDevice, buffer: Buffer) -> None:
-        self._device, self._buffer, self._done = device, buffer, False
+        self.buffer, self.done = buffer, False
+        self._device = device
 
     def wait(self, timeout: float) -> None:
-        if self._done:
-            return
-        stream = self._device.emulator.stream_out
-        if stream.pending < len(self._buffer):
+        """Have the buffer filled, and those before it."""
+        self._device.deliver()
+        if not self.done:
             # Nothing runs while the host waits: what is not there now would never come.
-            raise DeviceTimeout(f"{len(self._buffer)} beats awaited, {stream.pending} in the stream, nothing running")
-        self._buffer[:] = stream.take(len(self._buffer))
-        self._done = True
+            self._device.give_up(f"{len(self.buffer)} beats awaited")
 
 
 class EmulatedDevice:
@@ -43,6 +42,8 @@ class EmulatedDevice:
     statistics: collect per-tensor statistics in `self.statistics`.
     """
 
+    exact_exponents = True
+
     def __init__(self, core: CoreParams, *, statistics: bool = False) -> None:
         self.core = core
         self.emulator = Emulator(core, statistics=statistics)
@@ -50,6 +51,7 @@ class EmulatedDevice:
         self._count = 0
         self._loading: int | None = None  # the instruction the next words go to
         self._step = False
+        self._receiving: deque[_Receiving] = deque()
         self._flushing = False  # after an abort, input is discarded until the next command to run or load
         self._closed = False
 
@@ -123,7 +125,22 @@ class EmulatedDevice:
 
     def receive(self, buffer: Buffer) -> _Receiving:
         self._check_open()
-        return _Receiving(self, buffer)
+        transfer = _Receiving(self, buffer)
+        self._receiving.append(transfer)
+        return transfer
+
+    def deliver(self) -> None:
+        """Fill the buffers that wait, in order, as far as what is in the stream fills them whole."""
+        stream = self.emulator.stream_out
+        while self._receiving and stream.pending >= len(self._receiving[0].buffer):
+            transfer = self._receiving.popleft()
+            transfer.buffer[:] = stream.take(len(transfer.buffer))
+            transfer.done = True
+
+    def give_up(self, awaited: str) -> None:
+        """End all transfers, as a DMA's reset does. Raises DeviceTimeout, which names what was `awaited`."""
+        self._receiving.clear()
+        raise DeviceTimeout(f"{awaited}, {self.emulator.stream_out.pending} in the stream, nothing running")
 
     def wait_done(self, timeout: float) -> None:
         if self._loading is not None:
@@ -153,6 +170,7 @@ class EmulatedDevice:
         if fields["abort"].of(value):
             self._loading = None
             self._flushing = True
+            self._receiving.clear()
             emulator.abort()
         if fields["clear"].of(value):
             emulator.clear()

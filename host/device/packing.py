@@ -46,6 +46,8 @@ class Packing:
         """Values [n, ...] as [n, width]. Raises DeviceError where they are images of another shape; other sizes are
         left for `fill` to refuse."""
         given, wanted = values.shape[1:], self._shape
+        if values.ndim == 0:
+            raise DeviceError(f"{self._name} of shape (): expected [n, {', '.join(map(str, wanted))}]")
         plain = tuple(size for size in given if size != 1) == tuple(size for size in wanted if size != 1)
         if len(given) > 1 and len(wanted) > 1 and not plain:
             raise DeviceError(f"{self._name} of shape {values.shape}: expected [n, {', '.join(map(str, wanted))}]")

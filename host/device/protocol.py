@@ -25,6 +25,8 @@ class Device(Protocol):
     """A core with a host interface. A buffer belongs to the device until its transfer has ended."""
 
     core: CoreParams
+    #: Whether it takes exponents from a pass's own range, in two passes.
+    exact_exponents: bool
 
     def read(self, offset: int) -> int:
         """The 32-bit register at a byte offset."""

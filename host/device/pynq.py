@@ -11,11 +11,10 @@ import numpy as np
 
 from insitu.arch.params import CoreParams
 from insitu.arch.registers import REGISTERS, WINDOW
+from insitu.fpga.vivado import CORE_CELL, DMA_CELL
 from insitu.host.device.protocol import Buffer, lane_dtype
 from insitu.host.errors import DeviceError, DeviceTimeout
 
-#: What fpga/vivado.py calls the core and its DMA.
-CORE_CELL, DMA_CELL = "core_0", "dma_0"
 #: AXI DMA: control register of its first channel, and the bit that resets both.
 _DMACR, _DMA_RESET = 0x00, 1 << 2
 #: Seconds a reset of the DMA may take.
@@ -29,6 +28,8 @@ class PynqDevice:
     tell. Transfers of a direction go one after the other, each begun when the one before it has ended; a transfer that
     times out, and CONTROL.abort, reset the DMA and give up all of them.
     """
+
+    exact_exponents = False
 
     def __init__(
         self,

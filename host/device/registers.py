@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from insitu.arch.registers import REGISTERS, Access
 from insitu.host.device.protocol import Device
 from insitu.host.errors import DeviceError
@@ -18,7 +20,7 @@ class Registers:
         register = REGISTERS.get(name)
         if register is None:
             raise DeviceError(f"no register {name!r}: there are {', '.join(REGISTERS)}")
-        if not 0 <= index < register.count:
+        if not isinstance(index, int | np.integer) or not 0 <= index < register.count:
             raise DeviceError(f"register {name}[{index}]: there are {register.count}")
         return name, register.offset + 4 * index
 
@@ -29,9 +31,9 @@ class Registers:
         name, offset = self._offset(key)
         if REGISTERS[name].access is Access.RO:
             raise DeviceError(f"register {name} is read only")
-        if not 0 <= value < 1 << 32:
-            raise DeviceError(f"{name} = {value}: a register holds 32 bits")
-        self._device.write(offset, value)
+        if not isinstance(value, int | np.integer) or not 0 <= value < 1 << 32:
+            raise DeviceError(f"{name} = {value!r}: a register holds 32 bits, an integer from 0")
+        self._device.write(offset, int(value))
 
     def field(self, name: str, field: str) -> int:
         """One bit field of a register."""

@@ -52,6 +52,8 @@ class SimulatedDevice:
     then, and with CONTROL.abort, all transfers under way are given up.
     """
 
+    exact_exponents = False
+
     def __init__(self, engine: Engine, *, cycle_limit: int | None = None, chunk: int = CHUNK) -> None:
         self.core: CoreParams = engine.core
         self.engine = engine

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.declaration import Role
-from insitu.arch.program import Program, write_whole
+from insitu.arch.files import write_whole
+from insitu.arch.program import Program
 from insitu.host.errors import CheckpointError
 
 _WEIGHT, _VELOCITY = "weight/", "velocity/"

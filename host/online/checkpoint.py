@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.program import Program, write_whole
+from insitu.arch.files import write_whole
+from insitu.arch.program import Program
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import CheckpointError
 

@@ -35,6 +35,11 @@ class Stream(Protocol):
     def stream(self, first: int, count: int) -> tuple[Images, Labels]:
         """Samples first .. first + count, and the labels a user would know: here only to count right answers."""
 
+    def pictured(self, positions: Labels) -> npt.NDArray[np.uint64]:
+        """uint64 [n]: what the samples at these positions show, the same number wherever it is the same: a stream that
+        comes round to a picture again, disturbed in another way, shows the same. Where nothing comes twice, the
+        position."""
+
 
 class User(Protocol):
     """Whoever sees the student's answers and may say something about them; the same at every call."""
@@ -50,8 +55,9 @@ class User(Protocol):
 class OnlinePolicy:
     """How the loop learns.
 
-    samples: of the stream, in all. chunk: samples answered before the device trains. audit: share of samples that go to
-    the teacher whatever the student thinks, and are kept for the guard. rehearsals: further mini-batches from the store
+    samples: of the stream, in all. chunk: samples answered before the device trains. audit: share of pictures whose
+    samples go to the teacher whatever the student thinks, and are kept for the guard: none of them is ever trained on.
+    replay_share: of a mini-batch, drawn from the store. rehearsals: further mini-batches from the store
     alone after each chunk. label_budget: samples the teacher may be asked for, None for any number.
     """
 
@@ -70,6 +76,8 @@ class OnlinePolicy:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least {low}")
         if not 0 < self.audit < 1:
             raise HostError(f"audit is {self.audit}: must lie between 0 and 1, the guard needs held-out samples")
+        if not 0 <= self.replay_share < 1:
+            raise HostError(f"replay_share is {self.replay_share}: must be at least 0 and below 1")
         if self.label_budget is not None and self.label_budget < 1:
             raise HostError(f"label_budget is {self.label_budget}: must be at least 1")
 
@@ -149,8 +157,10 @@ class OnlineLoop:
         self.guard = Guard(driver, policy.guard)
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
+        self._name = np.frombuffer(blake2b(identity.encode(), digest_size=8).digest(), np.uint8)
         self._checkpoint = None if folder is None else Path(folder) / "checkpoint.npz"
         self._composer = BatchComposer(batch=driver.program.step_samples, seed=seed, replay_share=policy.replay_share)
+        self._composer.check_fresh()
         self._elements = sum(i.d.rows * i.d.width for i in driver.program.entry("train") if i.width)
         self._clock = 0.0
 
@@ -238,7 +248,7 @@ class OnlineLoop:
     ) -> tuple[npt.NDArray[np.int64], FeedbackBatch | None]:
         """The samples of a chunk that go to the teacher, labelled by it; None where there are none."""
         positions = first + np.arange(len(x))
-        audited = draws.uniform(draws.keys(self.seed, positions, "audit"), 1)[:, 0] < self.policy.audit
+        audited = self._audited(positions)
         found = self.policy.detector.detect(logits, flagged)
         rows = np.flatnonzero(found.asks | audited)
         if self.policy.label_budget is not None:
@@ -253,9 +263,14 @@ class OnlineLoop:
             fmt.quantise(logits[rows]),
             source=source,
             held_out=audited[rows],
-            keys=_keys(self.identity, positions[rows]),
+            keys=_keys(self._name, positions[rows]),
             logits_exponent=fmt.exponent,
         )
+
+    def _audited(self, positions: Labels) -> npt.NDArray[np.bool_]:
+        """bool [n]: whether the samples at these positions are held out. Drawn by picture, and by no seed: of what a
+        run holds out another one that shares its store, and audits as much, trains on nothing either."""
+        return draws.uniform(draws.keys(0, self.stream.pictured(positions), "audit"), 1)[:, 0] < self.policy.audit
 
     def _train(self, samples: FeedbackBatch) -> float:
         """One training step; the mean cross-entropy before it."""
@@ -280,11 +295,18 @@ class OnlineLoop:
         return verdict, agreement
 
     def _held_out(self) -> tuple[Images, Labels]:
-        """The samples kept for the guard, and the best label known of each."""
-        parts = list(self.store.iterate(1024, split="held_out"))
-        if not parts:
+        """The samples kept for the guard, and the best label known of each: of a picture that came more than once the
+        last alone, as the sign test counts each difference as one that owes nothing to the others. Other runs' samples
+        in the store are theirs."""
+        pages = list(self.store.iterate(1024, split="held_out"))
+        if not pages:
             return np.empty((0, 1), np.float32), np.empty(0, np.int64)
-        batch = FeedbackBatch.concat(parts)
+        batch = FeedbackBatch.concat(pages)
+        batch = batch.select((batch.keys[:, :8] == self._name).all(axis=1))
+        positions = _positions(batch.keys)
+        newest = np.argsort(-positions)
+        _, first = np.unique(self.stream.pictured(positions[newest]), return_index=True)
+        batch = batch.select(np.sort(newest[first]))
         return _real(batch), batch.target_class
 
     # Checkpoints.
@@ -329,9 +351,14 @@ def _targets(samples: FeedbackBatch) -> npt.NDArray[np.float32]:
     return np.where(samples.labels[:, None] >= 0, true, samples.teacher)
 
 
-def _keys(identity: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """16-byte keys, uint8 [n, 16]: 8 bytes of the run's identity, 8 of the stream position."""
+def _keys(name: npt.NDArray[np.uint8], positions: Labels) -> npt.NDArray[np.uint8]:
+    """16-byte keys, uint8 [n, 16]: the 8 bytes by which a run's samples are known, 8 of the stream position."""
     keys = np.empty((len(positions), 16), np.uint8)
-    keys[:, :8] = np.frombuffer(blake2b(identity.encode(), digest_size=8).digest(), np.uint8)
+    keys[:, :8] = name
     keys[:, 8:] = positions.astype("<i8")[:, None].view(np.uint8)
     return keys
+
+
+def _positions(keys: npt.NDArray[np.uint8]) -> Labels:
+    """The stream positions int64 [n] in keys."""
+    return np.ascontiguousarray(keys[:, 8:]).view("<i8")[:, 0].astype(np.int64)

@@ -10,12 +10,14 @@ from typing import Literal
 from torch import nn
 
 from insitu.arch.declaration import Declaration
+from insitu.arch.files import is_unfinished, write_whole
 from insitu.arch.isa import Opcode
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
+from insitu.host.batches import BatchComposer
 from insitu.host.compiler.compile import Compiled, compile_module
-from insitu.host.errors import HostError
-from insitu.host.online.checkpoint import Checkpoint, canonical
+from insitu.host.errors import CheckpointError, HostError
+from insitu.host.online.checkpoint import Checkpoint, canonical, differences
 from insitu.host.online.loop import OnlinePolicy
 from insitu.host.store import store_name
 from insitu.models import students
@@ -24,15 +26,19 @@ from insitu.models.shifts import Shift
 
 #: What a run writes into its folder.
 PROGRAM, STORE, CHECKPOINT, TEACHER = "student.insitu", "feedback.db", "checkpoint.npz", "teacher.npz"
-PICTURE, RESULT, SCALARS, LOCK = "accuracy.png", "result.json", "scalars", "run.lock"
-PARTS = (PROGRAM, STORE, CHECKPOINT, TEACHER, PICTURE, RESULT, SCALARS, LOCK)
+PICTURE, RESULT, SCALARS, IDENTITY, LOCK = "accuracy.png", "result.json", "scalars", "run.json", "run.lock"
+PARTS = (PROGRAM, STORE, CHECKPOINT, TEACHER, PICTURE, RESULT, SCALARS, IDENTITY, LOCK)
+#: What SQLite keeps beside the store.
+_BESIDE = tuple(f"{STORE}-{suffix}" for suffix in ("wal", "shm", "journal"))
+#: Parts that a run broken off before its first checkpoint left, and that the next would go on with.
+_REUSED = (STORE, TEACHER)
 #: What a run's program says of the run, beside its numbers.
 RECORDED = ("data", "shift", "model", "seed")
 
 
 def is_part(path: Path) -> bool:
     """Whether a run wrote this file of its folder, or was writing it when it was broken off."""
-    return any(path.name == part or path.name.startswith((f"{part}-", f".{part}")) for part in PARTS)
+    return path.name in PARTS + _BESIDE or any(is_unfinished(path.name, part) for part in PARTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +105,42 @@ def check(request: OnlineRun) -> tuple[Dataset, Program]:
     together. Returns the data and the program, whose exponents are those of a student not yet trained."""
     Shift.parse(request.shift)
     dataset = load(request.data, request.root)
+    policy = request.policy
+    BatchComposer(batch=request.batch, seed=request.seed, replay_share=policy.replay_share).check_fresh()
     student = students.build(request.model, in_shape=dataset.in_shape, classes=dataset.classes, seed=request.seed)
     return dataset, compile_student(request, student, dataset).program
 
 
 def check_folder(request: OnlineRun, program: Program) -> Checkpoint | None:
-    """The checkpoint in the request's folder, if any. Raises CheckpointError where it is another run's, or damaged."""
+    """The checkpoint in the request's folder, if any. Raises CheckpointError where it, or anything else there that a
+    run would go on with, is another run's, nobody knows whose, or damaged."""
+    _check_identity(request)
     path = request.out / CHECKPOINT
-    return Checkpoint.load(path, program, request.identity) if path.exists() else None
+    if path.exists():
+        return Checkpoint.load(path, program, request.identity)
+    found = [part for part in _REUSED if (request.out / part).exists()]
+    if found and not (request.out / IDENTITY).exists():
+        raise CheckpointError(
+            f"{request.out / found[0]} is there, and no {IDENTITY} that says whose it is: give this run another folder"
+        )
+    return None
+
+
+def _check_identity(request: OnlineRun) -> None:
+    path = request.out / IDENTITY
+    if not path.exists():
+        return
+    try:
+        differ = differences(path.read_text(), request.identity)
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no online run's identity, or a damaged one ({error})") from error
+    if differ:
+        raise CheckpointError(f"{request.out} holds a run of {differ}: give this one another folder")
+
+
+def claim(request: OnlineRun) -> None:
+    """Write down whose the request's folder is, before anything is in it."""
+    write_whole(request.out / IDENTITY, request.identity.encode() + b"\n")
 
 
 def logits_encoding(program: Program) -> Literal["int8", "int16"]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from insitu.arch.program import Program, write_whole
+from insitu.arch.files import unfinished, write_whole
+from insitu.arch.program import Program
 from insitu.host.device.backends import open_device
 from insitu.host.device.driver import Driver
 from insitu.host.device.snapshot import Snapshot
@@ -21,6 +22,7 @@ from insitu.host.errors import HostError
 from insitu.host.online.checkpoint import Checkpoint
 from insitu.host.online.loop import Chunk, OnlineLoop, Progress
 from insitu.host.online.request import (
+    IDENTITY,
     LOCK,
     PARTS,
     PICTURE,
@@ -32,6 +34,7 @@ from insitu.host.online.request import (
     OnlineRun,
     check,
     check_folder,
+    claim,
     compile_student,
     logits_encoding,
 )
@@ -80,11 +83,12 @@ def run(
     anything is trained or written.
     """
     dataset, program = check(request)
-    with _folder(request.out), locked(request.out):
+    with _folder(request.out):
         kept = check_folder(request, program)
         ended = _ended(request, kept)
         if ended is not None:
             return ended
+        claim(request)
         with _store(request, dataset, program) as store:
             return _run(request, store, kept, watch, say)
 
@@ -112,22 +116,27 @@ def locked(out: Path) -> Iterator[None]:
         raise HostError(f"{out} is in use by another process: wait for it, or give this run another folder") from error
     try:
         for part in PARTS:
-            for left in out.glob(f".{part}.*"):
+            for left in unfinished(out, part):
                 left.unlink()
         yield
     finally:
-        # Still held: whoever has opened the file meanwhile sees that it is gone and makes another.
-        (out / LOCK).unlink(missing_ok=True)
-        lock.release()
+        lock.release()  # the file stays: whoever has opened it meanwhile would hold one that nobody else sees
 
 
 @contextmanager
 def _folder(out: Path) -> Iterator[None]:
-    """The run's folder; gone again if it was made for nothing. A write that fails without a name failed in there."""
+    """The run's folder to oneself; gone again if it was made for nothing. A write that fails without a name failed in
+    there."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
-        yield
+        with locked(out):
+            try:
+                yield
+            finally:
+                if made and {path.name for path in out.iterdir()} <= {LOCK, IDENTITY}:
+                    for name in (IDENTITY, LOCK):
+                        (out / name).unlink(missing_ok=True)
     except OSError as error:
         if error.filename is None and error.errno is not None:
             error.filename = str(out)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ class Scene:
         order = self._order(positions)
         seeds = (draws.keys(self.seed, positions, "disturbance") >> np.uint64(1)).astype(np.int64)
         return self.shift.apply(self.dataset.x_train[order], seeds), self.dataset.y_train[order]
+
+    def pictured(self, positions: Labels) -> npt.NDArray[np.uint64]:
+        """uint64 [n]: which picture is disturbed at these positions of the stream; the same pixels are the same."""
+        return self._pictures[self._order(positions)]
+
+    @cached_property
+    def _pictures(self) -> npt.NDArray[np.uint64]:
+        """Hashes of the training images, [n]."""
+        hashes = b"".join(blake2b(image.tobytes(), digest_size=8).digest() for image in self.dataset.x_train)
+        return np.frombuffer(hashes, "<u8").astype(np.uint64)
 
     def flags(self, first: int, answers: Labels) -> npt.NDArray[np.bool_]:
         """bool [n]: which answers to the samples from `first` on the user flags; wrong ones only."""

@@ -173,10 +173,16 @@ class FeedbackBatch:
         return FeedbackBatch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def _spread(name: str, value: Any, dtype: type[np.generic], n: int) -> NDArray[Any]:
+def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
+    """Integers as int64. Raises `FeedbackError` for numbers of another kind: a silent cast would hide a mistake."""
     array = np.asarray(value)
-    if dtype is np.int64 and array.dtype.kind not in "iu" and array.size:
+    if array.dtype.kind not in "iu" and array.size:
         raise FeedbackError(f"{name} is {_shown(array)}; allowed: integers")
+    return array.astype(np.int64)
+
+
+def _spread(name: str, value: Any, dtype: type[np.generic], n: int) -> NDArray[Any]:
+    array = integers(name, value) if dtype is np.int64 else np.asarray(value)
     if array.ndim == 0:
         return np.full(n, array, dtype=np.dtype(f"U{max(1, len(str(array)))}") if dtype is np.str_ else dtype)
     return array.astype(dtype)

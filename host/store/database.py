@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from .errors import FeedbackError, StoreError, StoreFormatError
@@ -42,6 +42,8 @@ class Database:
                 pool_size=1,
                 max_overflow=0,
             )
+        except NoSuchModuleError as unknown:
+            raise FeedbackError(f"{self.name}: no database driver of that name; {_line(unknown)}") from unknown
         except ModuleNotFoundError as missing:
             raise StoreError(f"{self.name} needs the package {missing.name}, which is not installed") from missing
         _prepare(self._engine, *_SYNCHRONOUS[durability], timeout_s)

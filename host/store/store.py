@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import rows, schema, writes
-from .batch import FeedbackBatch
+from .batch import FeedbackBatch, integers
 from .codec import Codec, LogitsEncoding, TeacherEncoding
 from .database import Database, Durability
 from .errors import FeedbackError
@@ -75,15 +75,15 @@ class FeedbackStore:
         untouched), `StoreError` on any other refusal.
         """
         codec = Codec(
-            shape=tuple(int(side) for side in shape),
-            classes=int(classes),
+            shape=tuple(integers("shape", shape).tolist()),
+            classes=int(integers("classes", classes)),
             teacher=teacher_encoding,
             logits=logits_encoding,
         )
         check_eviction(eviction)
-        if byte_budget is not None and byte_budget < codec.sample_bytes:
+        if byte_budget is not None and integers("byte_budget", byte_budget) < codec.sample_bytes:
             raise FeedbackError(f"byte_budget is {byte_budget}; allowed: {codec.sample_bytes} (one sample) or more")
-        if not 0 <= seed < 1 << 63:
+        if not 0 <= integers("seed", seed) < 1 << 63:
             raise FeedbackError(f"seed is {seed}; allowed: 0..2**63-1")
         database = Database(target, durability=durability, timeout_s=timeout_s)
         queued = None if byte_budget is None else eviction
@@ -131,9 +131,9 @@ class FeedbackStore:
     def attach_label(self, ids: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
         """Give samples their true class, in one transaction. Returns bool [n]: False where a sample is evicted by now.
 
-        Raises `FeedbackError` on a label outside 0..classes-1 or an id that was never given out.
+        Raises `FeedbackError` on a label outside 0..classes-1, an id that was never given out, and what is no integer.
         """
-        wanted, classes = np.atleast_1d(np.asarray(ids, np.int64)), np.atleast_1d(np.asarray(labels, np.int64))
+        wanted, classes = np.atleast_1d(integers("ids", ids)), np.atleast_1d(integers("labels", labels))
         if wanted.shape != classes.shape or wanted.ndim != 1:
             raise FeedbackError(f"{list(wanted.shape)} ids with {list(classes.shape)} labels; allowed: a label an id")
         wrong = (classes < 0) | (classes >= self._codec.classes)
@@ -173,7 +173,7 @@ class FeedbackStore:
 
     def fetch(self, ids: ArrayLike) -> FeedbackBatch:
         """The samples of these ids, in this order, repeats allowed. `UnknownSampleError` if one is not there."""
-        wanted = np.atleast_1d(np.asarray(ids, np.int64)).tolist()
+        wanted = np.atleast_1d(integers("ids", ids)).tolist()
         with self._database.read("cannot read") as work:
             return rows.read(work.connection, wanted, self._codec)
 
@@ -195,7 +195,7 @@ class FeedbackStore:
         closed in between. Raises `UnknownSampleError` if the split is empty.
         """
         check_split(split)
-        if n < 0 or (newest is not None and newest < 1):
+        if integers("n", n) < 0 or (newest is not None and newest < 1):
             raise FeedbackError(f"n is {n}, newest is {newest}; allowed: n >= 0, newest >= 1 or None")
         with self._database.read("cannot read") as work:
             drawn = work.index.splits[split].draw(n, rng, balanced=balanced, newest=newest)
@@ -203,7 +203,7 @@ class FeedbackStore:
 
     def iterate(self, batch: int, split: Split | None = None) -> Iterator[FeedbackBatch]:
         """Everything kept, in order of id, up to `batch` samples at a time. Writing meanwhile is allowed."""
-        if batch < 1:
+        if integers("batch", batch) < 1:
             raise FeedbackError(f"batch is {batch}; allowed: 1 or more")
         if split is not None:
             check_split(split)

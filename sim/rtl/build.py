@@ -20,10 +20,10 @@ from pathlib import Path
 
 import platformdirs
 
+from insitu.arch.files import write_whole
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.arch.place import BASE_BITS, NAME_LETTERS, OPERANDS
-from insitu.arch.program import write_whole
 from insitu.arch.registers import REGISTERS
 from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import WORDS, Instruction, Opcode
+from insitu.arch.isa import UPDATES, USED, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.registers import REGISTERS, WORD_MASK, Error
 from insitu.arch.timing import cost
@@ -214,12 +214,13 @@ class Lockstep:
                 )
 
     def _exponent(self, instruction: Instruction | None, memory: Memory) -> int | None:
-        """The exponent of what the instruction wrote to a memory."""
-        if instruction is None or instruction.opcode in (Opcode.HALT, Opcode.LOAD, Opcode.STORE):
+        """The exponent of what the instruction wrote to a memory; None where it has no scale register for that."""
+        if instruction is None:
             return None
-        if instruction.d.memory is not memory:
+        register = "sm" if instruction.opcode in UPDATES else "sd"
+        if register not in USED[instruction.opcode] or instruction.d.memory is not memory:
             return None
-        return self.emulator.scales[instruction.sm if instruction.opcode is Opcode.UPDATE else instruction.sd][0]
+        return self.emulator.scales[getattr(instruction, register)][0]
 
     # Registers by name.
 
@@ -238,21 +239,6 @@ class Lockstep:
     def _clear(self) -> None:
         self.emulator.clear()
         self._command("clear")
-
-
-def run_all(lockstep: Lockstep, words: npt.NDArray[np.uint32], beats: npt.NDArray[np.integer[Any]]) -> Sequence[Report]:
-    """Load a program and step through it from its first word on, LOADs taking `beats` in order."""
-    assert words.shape[1] == WORDS
-    lockstep.load(words)
-    reports, taken = [], 0
-    for index in range(len(words)):
-        instruction = _decoded(words[index])
-        needed = 0
-        if instruction is not None and instruction.opcode is Opcode.LOAD:
-            needed = instruction.d.rows * instruction.d.row_words(lockstep.core.n)
-        reports.append(lockstep.step(index, beats[taken : taken + needed] if needed else None))
-        taken += needed
-    return reports
 
 
 def _decoded(words: npt.NDArray[np.uint32]) -> Instruction | None:

@@ -156,12 +156,19 @@ def test_parse(text: str, expected: CoreParams) -> None:
         ("edge8,n=eight", "'eight' is not an integer"),
         ("edge8,", "''"),
         ("n=7", "n=7"),
+        ("n=4,n=8", "'n=4,n=8': n twice"),
         ("wgt_depth=0", "wgt_depth=0"),
     ],
 )
 def test_parse_refuses(text: str, bad: str) -> None:
     with pytest.raises(ArchError, match=bad):
         CoreParams.parse(text)
+
+
+@pytest.mark.parametrize("text", ["edge8", "edge16,weight_bits=4,activation_bits=6,master_bits=12,target_bits=5"])
+def test_a_declaration_for_a_core_has_just_its_widths(text: str) -> None:
+    core = CoreParams.parse(text)
+    assert core.with_declaration(core.declaration) == core
 
 
 def test_a_core_for_a_declaration_has_just_its_widths() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from insitu.arch.isa import WORDS, Instruction, Opcode
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import FixedFormat, Rounding
 from insitu.arch.params import CoreParams
-from insitu.arch.program import MAGIC, Program, Tensor, write_whole
+from insitu.arch.program import MAGIC, Program, Tensor
 
 HEAD = len(MAGIC) + 4
 
@@ -308,51 +306,3 @@ def test_the_listing_labels_its_entries() -> None:
     assert [line.split(maxsplit=1)[1] for line in lines if not line.endswith(":")] == [
         str(i) for i in PROGRAM.instructions
     ]
-
-
-# Writing.
-
-
-def refuse(*_: Any) -> None:
-    raise OSError(28, "No space left on device")
-
-
-@pytest.mark.parametrize("old", [None, b"what was there"])
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_leaves_nothing_behind(
-    call: str, old: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "student.bin"
-    if old is not None:
-        path.write_bytes(old)
-    if call == "fsync":
-        monkeypatch.setattr(os, "fsync", refuse)
-    else:
-        monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, DATA)
-    assert list(tmp_path.iterdir()) == ([] if old is None else [path])
-    assert old is None or path.read_bytes() == old
-
-
-def test_a_write_replaces_the_file_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "student.bin"
-    path.write_bytes(b"old")
-    reader = path.open("rb")
-    with reader:
-        write_whole(path, DATA)
-        # Whoever had the old file open still reads all of it.
-        assert reader.read() == b"old"
-    assert path.read_bytes() == DATA
-
-
-def test_a_written_file_is_readable_like_any_other(tmp_path: Path) -> None:
-    write_whole(tmp_path / "ours", DATA)
-    (tmp_path / "plain").write_bytes(DATA)
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "plain")}
-    assert len(modes) == 1
-
-
-def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "none" / "student.bin", DATA)

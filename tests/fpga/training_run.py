@@ -13,7 +13,7 @@ from insitu.arch.program import Program
 from insitu.host.compiler.compile import Compiled
 from insitu.host.device.protocol import lane_dtype
 from insitu.sim.emulator import Emulator
-from insitu.sim.stream import to_beats
+from tests.beats import to_beats
 
 #: In this order: the masters go in, a batch is trained on, the masters come back.
 ENTRIES = ("load_weights", "train", "store_weights")

@@ -12,7 +12,7 @@ from insitu.arch.registers import Error
 from insitu.host.device import Device, Driver
 from insitu.host.device.protocol import Buffer, lane_dtype
 from insitu.host.errors import DeviceTimeout, ProgramFault
-from insitu.sim.stream import from_beats, to_beats
+from tests.beats import from_beats, to_beats
 from tests.host import tiny
 from tests.host.device_suite import OnTiny, X
 from tests.host.tiny import BATCH, CLASSES, CORE

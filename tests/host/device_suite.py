@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.arch.declaration import Declaration
 from insitu.arch.generator import GOLDEN
+from insitu.arch.isa import Opcode
 from insitu.arch.registers import IDENTITY, REGISTERS, Access
+from insitu.host.compiler.compile import compile_module
 from insitu.host.compiler.rate import with_learning_rate
 from insitu.host.device import Device, Driver, open_device
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import DeviceError, DeviceMismatch
+from insitu.models.students import mlp
 from tests.host import tiny
 from tests.host.tiny import BATCH, CLASSES, CORE
 
@@ -124,9 +128,12 @@ class DriverSuite(OnTiny):
             (("SCALE", -1), 0, "-1"),
             ("SEED", 1 << 32, str(1 << 32)),
             ("SEED", -1, "-1"),
+            ("ENTRY", 1.5, r"ENTRY = 1\.5"),
+            ("ENTRY", "3", "ENTRY = '3'"),
+            (("SCALE", 1.0), 0, r"1\.0"),
         ],
     )
-    def test_bad_register_writes_are_refused(self, driver: Driver, key: Any, value: int, quoted: str) -> None:
+    def test_bad_register_writes_are_refused(self, driver: Driver, key: Any, value: Any, quoted: str) -> None:
         before = repr(driver.registers)
         with pytest.raises(DeviceError, match=quoted):
             driver.registers[key] = value
@@ -141,6 +148,11 @@ class DriverSuite(OnTiny):
         for bad in ((128,), (-129,), (0, 128), (0, -129)):
             with pytest.raises(DeviceError, match=str(bad[-1])):
                 driver.set_scale(5, *bad)
+        for index in (-1, CORE.scales, 255):
+            with pytest.raises(DeviceError, match=f"scale register {index}: this core has {CORE.scales}"):
+                driver.set_scale(index, 5)
+            with pytest.raises(DeviceError, match=f"scale register {index}"):
+                driver.scale(index)
         assert (driver.scale(5), driver.scale(5, "next")) == (-7, -7)
 
     # Programs and weights.
@@ -191,11 +203,45 @@ class DriverSuite(OnTiny):
             ({**good, first: good[first][:, :-1]}, first),
             ({**good, second: np.full_like(good[second], 1 << 15)}, second),
             ({**good, second: np.full_like(good[second], -(1 << 15) - 1)}, second),
+            ({**good, first: good[first] / 4096.0}, f"{first} of float64: masters are integers"),
         ):
             with pytest.raises(DeviceError, match=quoted):
                 driver.write_weights(bad)
         for name, q in driver.read_weights().items():
             np.testing.assert_array_equal(q, good[name])
+
+    def test_weights_as_lists(self, driver: Driver) -> None:
+        masters = {name: q + 1 for name, q in tiny.compiled().masters.items()}
+        driver.write_weights({name: q.tolist() for name, q in masters.items()})
+        for name, q in driver.read_weights().items():
+            np.testing.assert_array_equal(q, masters[name])
+
+    def test_receives_are_filled_in_the_order_they_were_begun(self, driver: Driver) -> None:
+        wanted = driver.read_weights()
+        stores = [i for i in driver.program.entry("store_weights") if i.opcode is Opcode.STORE]
+        buffers = [driver.device.allocate(i.rows * i.a_pitch) for i in stores]
+        driver.start("store_weights")
+        coming = [driver.device.receive(buffer) for buffer in buffers]
+        for transfer in reversed(coming):
+            transfer.wait(driver.timeout)
+        driver.wait()
+        for (name, q), buffer in zip(wanted.items(), buffers, strict=True):
+            rows, cols = q.shape
+            np.testing.assert_array_equal(buffer.reshape(rows, -1)[:, :cols], q, err_msg=name)
+
+    def test_exact_exponents_are_the_emulators(self, driver: Driver, backend: str) -> None:
+        declaration = Declaration.parse("w8a8e8g8", exponent="exact")
+        x, targets = tiny.samples(16, seed=1)
+        module = mlp([x[0].size, tiny.HIDDEN, CLASSES], seed=3)
+        program = compile_module(module, core=CORE, declaration=declaration, batch=BATCH, calibration=x).program
+        if backend == "emulator":
+            driver.load(program)
+            driver.train(x[:BATCH], targets[:BATCH])
+            return
+        before = driver.infer(X)
+        with pytest.raises(DeviceError, match="exact exponents take two passes"):
+            driver.load(program)
+        np.testing.assert_array_equal(driver.infer(X), before)
 
     # Inference and training.
 
@@ -212,6 +258,11 @@ class DriverSuite(OnTiny):
         np.testing.assert_array_equal(driver.infer(q.astype(np.int64)), driver.infer(X))
         with pytest.raises(DeviceError, match="200"):
             driver.infer(np.full((1, 10), 200))
+
+    def test_what_is_no_samples_is_refused(self, driver: Driver) -> None:
+        for bad, quoted in ((0.5, r"sample of shape \(\): expected \[n, 10\]"), ([["a"] * 10], "expected numbers")):
+            with pytest.raises(DeviceError, match=quoted):
+                driver.infer(bad)
 
     def test_other_shapes_are_refused(self, driver: Driver) -> None:
         before = driver.snapshot()

@@ -17,7 +17,7 @@ from insitu.host.device import Driver
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import CheckpointError, DeviceError
 from insitu.sim.emulator import Emulator
-from insitu.sim.stream import from_beats, to_beats
+from tests.beats import from_beats, to_beats
 from tests.host import tiny
 from tests.host.device_suite import TARGETS, OnTiny, X, same
 from tests.host.tiny import BATCH, CLASSES, CORE

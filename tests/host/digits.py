@@ -73,6 +73,9 @@ class Table:
         self.known |= {one.tobytes(): int(label) for one, label in zip(x, y, strict=True)}
         return x, y
 
+    def pictured(self, positions: Labels) -> npt.NDArray[np.uint64]:
+        return scene().pictured(positions)
+
     def teach(self, x: Images) -> Images:
         self.asked += len(x)
         return smooth(np.array([self.known[one.tobytes()] for one in x]), CLASSES, 0.1)

@@ -67,6 +67,9 @@ class Recorded:
     def stream(self, first: int, count: int) -> tuple[Any, Any]:
         return self._x[first : first + count], self._y[first : first + count]
 
+    def pictured(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        return positions.astype(np.uint64)
+
     def teach(self, x: npt.NDArray[np.float32]) -> Any:
         return self._soft[[self._place[one.tobytes()] for one in x]]
 

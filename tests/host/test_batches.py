@@ -118,5 +118,5 @@ def test_bad_settings(setting: dict[str, Any], message: str) -> None:
 def test_bad_calls(store: FeedbackStore) -> None:
     with pytest.raises(BatchError, match="step is -1"):
         BatchComposer(batch=4, seed=0).compose(store, -1)
-    with pytest.raises(BatchError, match=r"replay_share is 1\.0 in an epoch"):
+    with pytest.raises(BatchError, match=r"batch is 4 and replay_share 1\.0: no fresh"):
         BatchComposer(batch=4, seed=0, replay_share=1.0).epoch(store, 0, feedback([0]))

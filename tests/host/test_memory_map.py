@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from insitu.arch.declaration import Declaration
 from insitu.arch.isa import Opcode
@@ -14,6 +16,7 @@ from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
 from insitu.host import memory_map
 from insitu.host.compiler.compile import compile_module
+from insitu.host.errors import HostError
 from insitu.models.mobile import mobilenet_v3
 
 N = 8
@@ -54,6 +57,20 @@ def test_every_operand_is_in_a_segment_of_its_name() -> None:
     assert [train[k].opcode for k in (logits.first, logits.last)] == [Opcode.FORWARD, Opcode.LOSS]
     weights = [s for s in found if s.matrix.memory is Memory.WGT]
     assert {(s.first, s.last) for s in weights} == {(0, len(train) - 1)}
+
+
+def test_a_drawing_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = program()
+    with pytest.raises(HostError, match=r"its name ends in \.svg, \.pdf, \.png"):
+        memory_map.draw(made, tmp_path / "map")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        memory_map.draw(made, tmp_path / "map.svg")
+    assert not list(tmp_path.iterdir())
 
 
 def test_drawn(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from insitu.host.batches import BatchError
@@ -14,9 +16,25 @@ from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.guard import GuardPolicy
 from insitu.host.online.loop import OnlineLoop, OnlinePolicy
+from insitu.host.online.scene import Scene
+from insitu.host.store import FeedbackBatch, Split
 from tests.host import digits
 from tests.host.device_suite import same
 from tests.host.looping import CHUNK, Stopped, keys, looping, stop_after
+
+SPLITS: tuple[Split, Split] = ("held_out", "train")
+
+
+def few(images: int) -> Scene:
+    """The scene of a few of its images, which the stream soon comes round to again."""
+    scene = digits.scene()
+    dataset = replace(scene.dataset, x_train=scene.dataset.x_train[:images], y_train=scene.dataset.y_train[:images])
+    return replace(scene, dataset=dataset)
+
+
+def certain(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A teacher who takes everything for a nought."""
+    return np.tile(np.eye(digits.CLASSES, dtype=np.float32)[0], (len(x), 1))
 
 
 def table_of(loop: OnlineLoop) -> digits.Table:
@@ -167,6 +185,8 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         ({"audit": 0.0}, "audit is 0.0"),
         ({"audit": 1.0}, "audit is 1.0"),
         ({"audit": float("nan")}, "audit is nan"),
+        ({"replay_share": 1.0}, r"replay_share is 1\.0: must be at least 0 and below 1"),
+        ({"replay_share": 7}, "replay_share is 7"),
         ({"label_budget": 0}, "label_budget is 0: must be at least 1"),
     ],
 )
@@ -175,9 +195,63 @@ def test_bad_policy(policy: dict[str, Any], quoted: str) -> None:
         OnlinePolicy(**policy)
 
 
-def test_bad_replay_share(tmp_path: Path) -> None:
-    with pytest.raises((BatchError, HostError), match="1.5"), looping(tmp_path, replay_share=1.5):
+def test_a_share_that_leaves_no_place_for_what_arrives(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match=r"replay_share 0\.99: no fresh"), looping(tmp_path, replay_share=0.99):
         pass
+
+
+# What is held out.
+
+
+def pictures(scene: Scene, batch: FeedbackBatch) -> npt.NDArray[np.uint64]:
+    """What stored samples show."""
+    return scene.pictured(np.ascontiguousarray(batch.keys[:, 8:]).view(np.int64)[:, 0])
+
+
+def test_no_picture_is_both_held_out_and_trained_on(tmp_path: Path) -> None:
+    """However often the stream comes round to it, and whoever shares the store."""
+    scene, trained = few(60), list[bytes]()
+    for seed, run in ((1, "a"), (2, "b")):
+        with looping(tmp_path, keep=False, seed=seed, run=run, samples=300, detector=Detector(kind="all")) as loop:
+            loop.stream, loop.teach = scene, certain
+            train = loop._train
+
+            def spied(samples: FeedbackBatch, train: Any = train) -> float:
+                trained.extend(key.tobytes() for key in samples.keys)
+                return float(train(samples))
+
+            loop._train = spied  # type: ignore[method-assign]
+            loop.run()
+            parts = {split: FeedbackBatch.concat(list(loop.store.iterate(512, split=split))) for split in SPLITS}
+    held_out, kept = (set(pictures(scene, parts[split]).tolist()) for split in SPLITS)
+    assert len(held_out) + len(kept) == 60
+    assert not held_out & kept
+    assert set(trained) == {key.tobytes() for key in parts["train"].keys}
+
+
+def test_the_guard_is_shown_each_picture_once(tmp_path: Path) -> None:
+    scene = few(60)
+    with looping(tmp_path, keep=False, run="b", seed=2, samples=40, detector=Detector(kind="all")) as loop:
+        loop.stream, loop.teach = few(40), certain  # another run's samples in the same store
+        loop.run()
+    with looping(tmp_path, keep=False, samples=150, rehearsals=0, detector=Detector(kind="all")) as loop:
+        loop.stream, loop.teach = scene, certain
+        seen: list[tuple[Any, Any]] = []
+        look = loop.guard.look
+
+        def spied(x: Any, labels: Any) -> Any:
+            seen.append((x, labels))
+            return look(x, labels)
+
+        loop.guard.look = spied  # type: ignore[method-assign]
+        loop.run()
+    positions = np.arange(150)
+    audited = loop._audited(positions)
+    last = dict(zip(scene.pictured(positions[audited]).tolist(), positions[audited].tolist(), strict=True))
+    x, labels = seen[-1]
+    wanted = [np.rint(255 * scene.stream(at, 1)[0][0]) for at in sorted(last.values())]
+    np.testing.assert_array_equal(np.rint(255 * x), wanted)
+    assert len(labels) == len(last) < audited.sum()
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,17 @@ import pytest
 import torch
 
 from insitu.arch.declaration import Declaration
+from insitu.arch.files import UNFINISHED
 from insitu.arch.params import CoreParams
+from insitu.host.batches import BatchError
 from insitu.host.detector import Detector
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online import runner
 from insitu.host.online.guard import GuardPolicy
 from insitu.host.online.loop import OnlinePolicy
-from insitu.host.online.request import OnlineRun
+from insitu.host.online.request import OnlineRun, claim
 from insitu.host.online.runner import Status, locked
-from insitu.host.store import FeedbackStore, StoreMismatchError
+from insitu.host.store import FeedbackStore, StoreError, StoreMismatchError
 from insitu.models import teachers
 from tests.host.looping import Stopped
 
@@ -35,7 +37,7 @@ def request_in(tmp_path: Path) -> Callable[[str], OnlineRun]:
     def make(name: str) -> OnlineRun:
         (tmp_path / name).mkdir()
         teachers.save_teacher(tmp_path / name / "teacher.npz", teachers.Teacher((1, 8, 8), 10))
-        return OnlineRun(
+        asked = OnlineRun(
             data="digits",
             shift="rotate:2",
             model="mlp:64-16-10",
@@ -45,6 +47,8 @@ def request_in(tmp_path: Path) -> Callable[[str], OnlineRun]:
             label_rate=0.5,
             curve=2,
         )
+        claim(asked)
+        return asked
 
     return make
 
@@ -136,18 +140,62 @@ def test_a_password_is_not_written_down(tmp_path: Path) -> None:
 
 def test_one_process_has_the_folder(request_in: Callable[[str], OnlineRun]) -> None:
     asked = request_in("run")
-    before = contents(asked.out)
+    with locked(asked.out):
+        before = contents(asked.out)
     with locked(asked.out), pytest.raises(HostError, match=f"{asked.out} is in use by another process"):
         runner.run(asked)
     assert contents(asked.out) == before
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    for name in ("run.lock", ".checkpoint.npz.abc", ".result.json.x1", ".mine"):
+    mine = {".mine", ".result.json.swp", ".checkpoint.npz.abc"}
+    left = {f".checkpoint.npz.0a1b2c3d{UNFINISHED}", f".result.json.77777777{UNFINISHED}"}
+    for name in ("run.lock", *mine, *left):
         (tmp_path / name).touch()
-    with locked(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {"run.lock", ".mine"}
-    assert {path.name for path in tmp_path.iterdir()} == {".mine"}
+    for _ in range(2):
+        with locked(tmp_path):
+            assert {path.name for path in tmp_path.iterdir()} == {"run.lock", *mine}
+
+
+def test_a_run_broken_off_before_its_first_chunk_keeps_its_folder(request_in: Callable[[str], OnlineRun]) -> None:
+    """Its teacher and its samples are for its scene alone."""
+    asked = request_in("run")
+
+    def stop(said: str) -> None:
+        if said.startswith("the scene"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        runner.run(asked, say=stop)
+    before = contents(asked.out)
+    assert {"teacher.npz", "feedback.db"} <= before.keys()
+    assert "checkpoint.npz" not in before
+    with pytest.raises(CheckpointError, match="holds a run of shift rotate:2, not rotate:3: give this one another"):
+        runner.run(replace(asked, shift="rotate:3"))
+    (asked.out / "run.json").unlink()
+    with pytest.raises(CheckpointError, match=r"run/feedback\.db is there, and no run\.json that says whose"):
+        runner.run(asked)
+    (asked.out / "run.json").write_text("[")
+    with pytest.raises(CheckpointError, match=r"run\.json: no online run's identity, or a damaged one"):
+        runner.run(asked)
+    claim(asked)
+    assert contents(asked.out) == before
+    assert runner.run(asked)["samples"] == 192
+
+
+def test_a_batch_without_room_for_what_arrives(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(BatchError, match=r"batch is 1 and replay_share 0\.5: no fresh sample finds a place"):
+        runner.run(OnlineRun(data="digits", shift="none", model="mlp:64-10", out=out, batch=1))
+    assert not out.exists()
+
+
+def test_a_folder_made_for_nothing_is_gone_again(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/none/feedback.db"
+    asked = OnlineRun(data="digits", shift="none", model="mlp:64-10", out=tmp_path / "a" / "run", store=store)
+    with pytest.raises((StoreError, OSError)):
+        runner.run(asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_wide_logits_are_kept_whole(request_in: Callable[[str], OnlineRun]) -> None:
@@ -158,6 +206,7 @@ def test_wide_logits_are_kept_whole(request_in: Callable[[str], OnlineRun]) -> N
         core=CoreParams.parse("edge16").with_declaration(declaration),
         policy=OnlinePolicy(samples=64, chunk=32),
     )
+    claim(asked)
     assert runner.run(asked)["samples"] == 64
     settings: dict[str, Any] = {"shape": (1, 8, 8), "classes": 10}
     with FeedbackStore.open(asked.out / "feedback.db", **settings, logits_encoding="int16") as store:

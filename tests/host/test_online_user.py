@@ -50,6 +50,19 @@ def test_however_the_stream_is_cut_the_audit_is_the_same(tmp_path: Path, chunk: 
     assert 0 < audits[0].sum() < count
 
 
+def test_what_is_pictured() -> None:
+    """The same wherever the stream comes round to it, another for other pixels."""
+    scene = digits.scene()
+    count = len(scene.dataset.x_train)
+    lap, again = (np.sort(scene.pictured(np.arange(first, first + count))) for first in (0, count))
+    np.testing.assert_array_equal(lap, again)
+    assert len(np.unique(lap)) == len(np.unique(scene.dataset.x_train.reshape(count, -1), axis=0))
+    following = count + np.arange(count)
+    again = following[scene.pictured(following) == scene.pictured(np.array([0]))]
+    first, second = scene.dataset.x_train[scene._order(np.array([0, again[0]]))]
+    np.testing.assert_array_equal(first, second)
+
+
 def test_rates() -> None:
     scene = replace(digits.scene(), flag_rate=0.3, label_rate=0.6)
     positions = np.arange(1000)

@@ -64,7 +64,12 @@ def test_other_settings(path: Path, changed: dict[str, Any], message: str) -> No
         ({"classes": 1}, "classes is 1; allowed: >= 2"),
         ({"byte_budget": 813}, "byte_budget is 813; allowed: 814"),
         ({"eviction": "random"}, "eviction is 'random'; allowed"),
+        ({"byte_budget": float("nan")}, "byte_budget is float64"),
+        ({"byte_budget": 1e6}, "byte_budget is float64"),
+        ({"shape": (28.5, 28)}, "shape is float64"),
+        ({"classes": 10.9}, "classes is float64"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, "seed is float64"),
         ({"durability": "none"}, "durability is 'none'"),
         ({"timeout_s": -1}, "timeout_s is -1"),
         ({"logits_encoding": "int4"}, "logits_encoding is 'int4'"),
@@ -103,6 +108,22 @@ def test_bad_targets(url: str) -> None:
 def test_bad_batches(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(FeedbackError, match=message):
         feedback(3, **changed)
+
+
+def test_numbers_are_not_cut(path: Path) -> None:
+    """A label is not the class below it, an id not the sample before."""
+    with opened(path) as store:
+        for call in (
+            lambda: store.attach_label([1.9], [2]),
+            lambda: store.attach_label([1], [2.9]),
+            lambda: store.fetch([1.5]),
+            lambda: store.draw(1.5, np.random.default_rng(0)),  # type: ignore[arg-type]
+            lambda: store.iterate(8.5),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(FeedbackError, match=r"is float64 .*; allowed: integers"):
+                call()
+        assert (store.fetch([1, 2, 3]).labels == -1).all()
+        assert store.attach_label([], []).tolist() == []
 
 
 def test_bad_calls(path: Path) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from insitu.arch.declaration import Declaration
+from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
+from insitu.host.compiler.compile import compile_module
 from insitu.host.errors import DeviceError
 from insitu.host.verify import Run, open_engine, training, verify
 from insitu.sim.rtl.engine import Engine
@@ -66,6 +73,40 @@ def test_first_difference_is_shown(engine: Engine) -> None:
     assert "WGT[0x0] bank 0" in text
     assert "expected" in text
     assert len(seen) == result.instructions
+
+
+def test_differences_are_in_the_units_of_what_was_written(engine: Engine) -> None:
+    """A depthwise update's of its masters; of what a pool moves the words alone are shown."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, tiny.CLASSES))
+    x = np.random.default_rng(0).random((8, 2, 4, 4), dtype=np.float32)
+    targets = np.eye(tiny.CLASSES, dtype=np.float32)[np.arange(8) % tiny.CLASSES]
+    made = compile_module(
+        module, core=tiny.CORE, declaration=Declaration.parse("w8a8e8g8"), batch=2, calibration=x, targets=targets
+    )
+    program, spoilt = made.program, {Opcode.POOL: Memory.ACT, Opcode.DW_UPDATE: Memory.WGT}
+    found: dict[Opcode, int | None] = {}
+
+    def spoil(run: Run, report: Report) -> None:
+        if report.count:
+            found[program.instructions[report.index].opcode] = report.differences[0].exponent
+        opcode = program.instructions[min(report.index + 1, len(program.instructions) - 1)].opcode
+        if run.entry == "train" and opcode in spoilt:
+            image = engine.image(spoilt[opcode])
+            image[0, 0] ^= 1
+            engine.set_image(spoilt[opcode], image)
+
+    verify(program, training(program, made.masters, x, targets, steps=1), engine, progress=spoil)
+    update = next(i for i in program.instructions if i.opcode is Opcode.DW_UPDATE)
+    assert program.scales[update.sm] != program.scales[update.sd]
+    assert found == {Opcode.POOL: None, Opcode.DW_UPDATE: program.scales[update.sm]}
+
+
+def test_exact_exponents_are_refused(engine: Engine) -> None:
+    compiled = tiny.compiled()
+    words = tuple(replace(i, exact=1, track=0) if i.track else i for i in compiled.program.instructions)
+    with pytest.raises(DeviceError, match="exact exponents take two passes"):
+        verify(replace(compiled.program, instructions=words), runs(1), engine)
 
 
 def test_bad_requests(engine: Engine) -> None:

@@ -65,6 +65,7 @@ def test_activations_keep_their_size_from_layer_to_layer():
     [
         ("mobilenet-v1:width=0", "width 0; allowed are"),
         ("mobilenet-v1:blocks=9", "9 blocks; allowed are 1 to 5"),
+        ("mobilenet-v1:blocks=1.5", "1.5 blocks; allowed are 1 to 5"),
         ("mobilenet-v3:depth=2", "no option 'depth'; it has width, blocks"),
         ("mobilenet-v3:width", "option 'width'; write name=number"),
         ("lenet:width=2", "no option 'width'; it has none"),

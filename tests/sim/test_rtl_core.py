@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from insitu.arch.isa import assemble
+from insitu.arch.isa import Opcode, assemble
 from insitu.arch.params import CoreParams
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.compiled import CompiledEngine
-from insitu.sim.rtl.lockstep import Lockstep, run_all
+from insitu.sim.rtl.lockstep import Lockstep
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
 
@@ -66,8 +66,14 @@ def check(engine: CompiledEngine, case: Case, *, stalls: bool = False) -> None:
     emulator.scales[:] = [list(pair) for pair in case.scales]
     emulator.seed = case.seed
     lockstep = Lockstep(emulator, engine, stalls_expected=stalls)
-    for report in run_all(lockstep, assemble(case.instructions), case.stream_in):
+    lockstep.load(assemble(case.instructions))
+    taken = 0
+    for index, instruction in enumerate(case.instructions):
+        load = instruction.opcode is Opcode.LOAD
+        needed = instruction.d.rows * instruction.d.row_words(case.core.n) if load else 0
+        report = lockstep.step(index, case.stream_in[taken : taken + needed] if load else None)
         assert not report.count, str(report)
+        taken += needed
 
 
 def explore(cases: int) -> settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -13,9 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
+from insitu.fpga.synth import Cost
+from insitu.host.cli.building import build_program
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.online.scene import Scene
+from insitu.models.convolutional import CONVOLUTIONAL
+from insitu.sim.cycles import report as counted
 from tests.system import students
 from tests.system.command import Insitu, commands, parse, plain
 from tests.system.conftest import ONLINE, STUDENT
@@ -54,6 +60,48 @@ def test_nothing_to_do_shows_help(insitu: Insitu, words: tuple[str, ...]) -> Non
     assert shown.out.strip() == asked.out.strip()
     assert shown.err == ""
     assert "Usage: insitu" in plain(shown.out)
+
+
+def test_help_names_every_student(insitu: Insitu) -> None:
+    text = plain(insitu("simulate", "--help").out)
+    for name, factory in CONVOLUTIONAL.items():
+        assert re.search(rf"\b{name}\b", text), name
+        options = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        assert all(f"{option}=" in text for option in options), options
+
+
+def test_what_an_mlp_says_of_itself_need_not_be_asked(insitu: Insitu) -> None:
+    asked = ("simulate", "--model", "mlp:64-5", "--batch", "4", "--json")
+    assert insitu(*asked, "--in-shape", "64").json == insitu(*asked, "--classes", "5").json == insitu(*asked).json
+
+
+def test_disasm_draws(insitu: Insitu) -> None:
+    for name, start in (("map.svg", b"<?xml"), ("map.png", b"\x89PNG"), ("map.pdf", b"%PDF")):
+        assert insitu("disasm", "--model", "mlp:8-4", "--batch", "2", "--draw", name).code == 0
+        assert Path(name).read_bytes().startswith(start)
+
+
+def test_synth_is_of_the_core_that_trains(insitu: Insitu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples a second are of a program in formats that the core has."""
+    compiled: list[Program] = []
+
+    def synthesise(core: CoreParams, target: str, *, seed: int) -> Any:
+        return Cost(target=target, lut=1, ff=1, dsp=1, bram=1, mhz=100.0)
+
+    def built(*given: Any, **options: Any) -> Program:
+        compiled.append(build_program(*given, **options))
+        return compiled[-1]
+
+    monkeypatch.setattr("insitu.fpga.synth.synthesise", synthesise)
+    monkeypatch.setattr("insitu.host.cli.synth.build_program", built)
+    core = "edge8,weight_bits=4,master_bits=9,activation_bits=6"
+    asked = ("synth", "--core", core, "--model", "lenet", "--in-shape", "1x12x12", "--classes", "3", "--batch", "4")
+    rate = insitu(*asked, "--json").json["samples_per_second"]
+    (program,) = compiled
+    assert program.core == CoreParams.parse(core)
+    assert program.declaration.short == "w4a6e8g8m9c32t8"
+    assert program.tensors["target"].matrix.cols == 3
+    assert rate == pytest.approx(100e6 * 4 / counted(program, "train").cycles)
 
 
 # Training.

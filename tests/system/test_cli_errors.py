@@ -411,7 +411,26 @@ def test_database_that_cannot_be(refuses: Refuses, url: str, quoted: str) -> Non
         ((*ONLINE, "--shift", "rotate"), ("'rotate'", "rotate:3")),
         ((*ONLINE, "--shift", "rotate:1+"), ("'rotate:1+'",)),
         (("demo", "--shift", ""), ("''",)),
+        ((*ONLINE, "--batch", "1"), ("batch is 1 and replay_share 0.5",)),
+        ((*ONLINE, "--detector", "all", "--threshold", "0.5"), ("threshold is 0.5 for kind 'all'",)),
+        ((*ONLINE, "--store", "sqlite+foo:///x.db"), ("x.db", "sqlite.foo")),
         (("simulate", "--classes", "1"), ("--classes",)),
+        (("simulate", "--model", "mlp:64-5", "--classes", "3"), ("classes 3", "'mlp:64-5' has 5 outputs")),
+        (("simulate", "--model", "mlp:²-10"), ("'mlp:²-10'",)),
+        (("simulate", "--model", "mobilenet-v1:blocks=1.5"), ("1.5 blocks; allowed are 1 to",)),
+        (("simulate", "--core", "n=4,n=8"), ("'n=4,n=8': n twice",)),
+        (("simulate", "--model", "mlp:8-4", "--exponents", "exact"), ("exact exponents take two passes",)),
+        (("scale", "--budget", "cycles=9", "--exponents", "exact"), ("exact exponents take two passes",)),
+        (
+            ("verify", "--model", "mlp:8-4", "--core", "n=4", "--batch", "2", "--exponents", "exact"),
+            ("exact exponents take two passes",),
+        ),
+        (
+            ("scale", "--budget", "cycles=150000", "--coefficients", "depth=1e300,width=1,resolution=1"),
+            ("coefficient depth 1e+300; allowed are 1 to",),
+        ),
+        (("disasm", "--model", "mlp:8-4", "--draw", "map"), ("'map'", ".svg, .pdf, .png")),
+        (("disasm", "--model", "mlp:8-4", "--draw", "map.bmp"), ("'map.bmp'", ".svg, .pdf, .png")),
         (("simulate", "--wings", "2"), ("--wings",)),
         (("simulate", "further"), ("further",)),
         (("fly",), ("'fly'",)),
@@ -422,6 +441,41 @@ def test_database_that_cannot_be(refuses: Refuses, url: str, quoted: str) -> Non
 )
 def test_bad_option(refuses: Refuses, arguments: tuple[str, ...], quoted: tuple[str, ...]) -> None:
     refuses(*arguments, quoted=quoted)
+
+
+def test_options_that_mean_nothing_beside_others(refuses: Refuses, insitu: Insitu, program: Path) -> None:
+    """A program file says its model, batch, core and formats itself."""
+    for option, value in (("--model", "lenet"), ("--batch", "4"), ("--core", "n=8"), ("--in-shape", "64")):
+        refuses("simulate", "--program", program, option, value, quoted=(f"program {program} and {option}",))
+        refuses("disasm", program, option, value, quoted=(f"program {program} and {option}",))
+    refused(insitu("disasm", program, "--json", "--map"), "--json and --map")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"),
+    [
+        (("--model", "mlp:abc"), ("mlp:abc",)),
+        (("--batch", "100000"), ("100000 x 784 is more than an instruction can name",)),
+        (("--model", "net.py:make"), ("--in-shape",)),
+        (("--core", "edge8,weight_bits=17"), ("weight_bits=17",)),
+    ],
+    ids=lambda value: " ".join(value)[-30:],
+)
+def test_nothing_is_synthesised_for_a_model_that_is_none(
+    refuses: Refuses, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], quoted: tuple[str, ...]
+) -> None:
+    def minutes(*_: object, **__: object) -> None:
+        raise AssertionError("synthesis began")
+
+    monkeypatch.setattr("insitu.fpga.synth.synthesise", minutes)
+    refuses("synth", *arguments, quoted=quoted)
+
+
+def test_what_people_named_is_shown_as_they_wrote_it(insitu: Insitu) -> None:
+    refused(insitu("simulate", "--model", ":smile:[red]x"), "':smile:[red]x'")
+    outcome = insitu("simulate", "--model", "mlp:8-4", "--batch", "2", "--timeline", ":smile:[red]x.json")
+    assert ":smile:[red]x.json" in outcome.out
+    assert Path(":smile:[red]x.json").exists()
 
 
 def test_option_without_its_value(insitu: Insitu) -> None:
