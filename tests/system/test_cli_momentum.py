@@ -14,7 +14,7 @@ OPTIONS = ("--momentum", "0.9", "--weight-decay", "1e-4", "--micro-batches", "4"
 
 def test_train(insitu: Insitu) -> None:
     asked = ("--model", STUDENT, "--core", "edge8", "--batch", "128", *OPTIONS, "--json")
-    result = insitu("train", "--data", "digits", "--lr", "0.1", "--float", *asked).json
+    result = insitu("train", "--data", "digits", "--epochs", "6", "--lr", "0.2", "--float", *asked).json
     assert result["optimizer"] == OPTIMIZER
     assert result["format"].endswith("v16")
     assert result["core"]["momentum_bits"] == 16
@@ -23,7 +23,7 @@ def test_train(insitu: Insitu) -> None:
     report = insitu("simulate", *asked).json
     assert (report["batch"], report["optimizer"]) == (32, OPTIMIZER)
     # 1,437 samples: eleven steps of four parts, and 29 left.
-    assert result["cycles"] == (4 * 11 + 1) * report["cycles"]
+    assert result["cycles"] == 6 * (4 * 11 + 1) * report["cycles"]
 
 
 def test_statistics_show_velocities(insitu: Insitu) -> None:
