@@ -61,11 +61,11 @@ assert timing.MOMENTUM == Momentum.LATENCY
 # A register for the beat first.
 assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 # A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
-assert timing.POOL_TAIL == 1 + STEP_TO_LANES + 2 + timing.LOAD_TAIL - 1
+assert timing.POOL_TAIL == 1 + STEP_TO_LANES + Pool.LATENCY + timing.LOAD_TAIL - 1
 # A step's register, its go; of that the pop's and the row's.
 assert timing.TERM_TO_DRAIN == 1 + STEP_TO_GO + 2
 # As POOL's, but for the words' way through the tables.
-assert timing.LOOKUP_TAIL == timing.POOL_TAIL - 2 + TableMemory.LATENCY
+assert timing.LOOKUP_TAIL == timing.POOL_TAIL - Pool.LATENCY + TableMemory.LATENCY
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -411,7 +411,7 @@ class Datapath(wiring.Component):
 
         # Velocities.
         holding = self._flag(m, self.params.momentum_bits and f.hold, "holding")
-        moves, moved_banks, to_write, unfit, stored = drain.delta, Const(0, n), wgt.o, Const(0, 1), wgt.o
+        moves, moved_banks, to_write, unfit, masters = drain.delta, Const(0, n), wgt.o, Const(0, 1), wgt.o
         if params.momentum_bits:
             vel = banks[Memory.VEL]
             m.submodules.momentum = momentum = Momentum(params, self.delta_bits)
@@ -428,7 +428,7 @@ class Datapath(wiring.Component):
             ]
             from_vel = copies(m, store & (f.memory == Memory.VEL), n, "from_vel")
             moves, moved_banks, to_write, unfit = momentum.moves, momentum.banks, momentum.to_write, momentum.unfit
-            stored = [Mux(from_vel[k], vel.o[k], Mux(moving, momentum.masters[k], wgt.o[k])) for k in range(n)]
+            masters = [Mux(from_vel[k], vel.o[k], Mux(moving, momentum.masters[k], wgt.o[k])) for k in range(n)]
 
         # The way back.
         m.submodules.transfer = transfer = Transfer(params, self._moved, self.delta_bits)
@@ -436,7 +436,7 @@ class Datapath(wiring.Component):
         pop_go = (last[STEP_TO_POP - 1] & product) | unit.go | vector.go
         found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
-        writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
+        writing, credit, all_sent = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS), Signal(init=1)
         subtracting = writing + UPDATE_LATENCY
         go = delay(m, pop_go, subtracting + (Momentum.LATENCY if params.momentum_bits else 0), "go")
         # A velocity's words are there with the random bits, which come before what the gradient adds.
@@ -491,11 +491,17 @@ class Datapath(wiring.Component):
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(Mux(holding, 0, transfer.unfit) + unfit),
         ]
-        m.d.sync += credit.eq(credit + self.taken - asked)
+        sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
+        stored = Signal()
+        m.d.sync += [
+            credit.eq(credit + self.taken - asked),
+            all_sent.eq(sent),
+            stored.eq(store & ~beats.more & ~start_stream & sent),
+        ]
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
         for k in range(n):
-            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], stored[k])))
+            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], masters[k])))
 
         target = Mux(load, f.memory, Mux(to_act, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
@@ -515,7 +521,8 @@ class Datapath(wiring.Component):
             ]
 
         # The end: the last row was popped, or taken, or sent.
-        tail = Signal(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2))
+        tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2)), Signal()
+        m.d.sync += ends.eq(tail == 2)
         with m.If(pop.valid & pop.last):
             plain, longer = timing.UPDATE_TO_MEMORY, timing.UPDATE_TO_MEMORY + timing.MOMENTUM
             m.d.sync += tail.eq(Mux(moving, longer, Mux(update, plain, timing.DRAIN_TO_MEMORY)) + 1)
@@ -523,7 +530,7 @@ class Datapath(wiring.Component):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
-        m.d.comb += self.finish.eq((tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered))
+        m.d.comb += self.finish.eq(ends | (stored & self.delivered))
         return m
 
     @staticmethod

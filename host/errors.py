@@ -36,3 +36,7 @@ class ProgramFault(DeviceError):
 
 class CheckpointError(HostError):
     """A checkpoint is damaged or belongs to another program."""
+
+
+class StudyError(HostError):
+    """A study's file, storage or report that cannot be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -63,14 +63,18 @@ def train(
     policy: TrainPolicy,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int], None] | None = None,
+    program_at: Callable[[float], Program] | None = None,
 ) -> None:
     """Train on samples x [n, ...] with target distributions [n, classes], in a new order each epoch, every sample once
-    an epoch. The student's weights are in the device and stay there. `on_step(done, of)`, `on_epoch(epoch)`."""
+    an epoch. The student's weights are in the device and stay there. `on_step(done, of)`, `on_epoch(epoch)`;
+    `program_at(done)` is the program when a share `done` of all steps is over, the policy's learning rate in it unless
+    given."""
     program: Program = driver.program
     samples, wanted = driver.quantise("sample", x), driver.quantise("target", targets)
     batch = program.step_samples
     per_epoch = -(-len(samples) // batch)
     total, step = per_epoch * policy.epochs, 0
+    at = program_at or (lambda done: with_learning_rate(program, policy.rate(done)))
     stair = max(1, min(RATE_STEPS, total // RATE_CHANGES))
     driver.seed = policy.seed + 1
     rng = np.random.default_rng(policy.seed)
@@ -78,7 +82,7 @@ def train(
         order = rng.permutation(len(samples))
         for first in range(0, len(samples), batch):
             if step % stair == 0 and (step == 0 or policy.schedule != "constant"):
-                driver.replace_program(with_learning_rate(program, policy.rate(step / total)))
+                driver.replace_program(at(step / total))
             rows = order[first : first + batch]
             driver.train(samples[rows], wanted[rows])
             step += 1
@@ -91,3 +95,18 @@ def train(
 def accuracy(driver: Driver, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> float:
     """Share of samples x [n, ...] whose largest logit on the device is at y [n], 0 to 1."""
     return float((driver.infer(x).argmax(axis=1) == y).mean())
+
+
+def statistics_by_tensor(program: Program, device: Any) -> dict[str, dict[str, float]]:
+    """The emulator's statistics by tensor name; a weight's are those of its gradient.
+
+    Only what passes narrow has some: samples, targets and what pools move have none. They are kept by place: tensors
+    that share one have them together, under all their names.
+    """
+    narrowed = {m for i in program.entry("train") if i.width for m in (i.d, i.velocities)}
+    names: dict[Any, list[str]] = {}
+    for name, tensor in program.tensors.items():
+        if tensor.matrix in narrowed and name != "target":
+            names.setdefault((tensor.matrix.memory, tensor.matrix.base), []).append(name)
+    matrices = {name: tensor.matrix for name, tensor in program.tensors.items()}
+    return {" + ".join(group): device.statistics.of(matrices[group[0]]).to_json() for group in names.values()}

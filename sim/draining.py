@@ -16,6 +16,7 @@ from insitu.sim.machine import Machine
 from insitu.sim.memory import Values
 from insitu.sim.product import Method
 from insitu.sim.rows import By, constants
+from insitu.sim.rules import ERROR_BITS, LOSS_BITS, ceiling_bits, integer_loss
 from insitu.sim.statistics import Statistics
 from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
@@ -33,13 +34,14 @@ class Draining(Step):
     relu = False
     #: Steps that the generators take between a row and the next.
     idle = 0
+    #: Bits that an exact exponent is above what the range asks for.
+    below = 0
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
         self.d = machine.place(instruction.d)
         self.m = machine.place(instruction.m) if "m" in instruction.matrices else None
-        half = 1 << (instruction.width - 1)
-        self.limits = -half, half - 1
+        self.limits = machine.rules.limits(instruction.width)
         self.wrap = int(instruction.overflow)
         self.cols = self.d.matrix.width
         self.padded = blocks(self.cols, drains.VECTOR) * drains.VECTOR
@@ -142,10 +144,14 @@ class Draining(Step):
     def set_exact(self, source: int) -> None:
         """The exponent of D from the accumulators' own range."""
         shown = self.accumulators.astype(np.int64)
-        bits = int(np.bitwise_or.reduce(shown ^ (shown >> 63), axis=None)).bit_length()
-        if bits:
+        ceiling = self.machine.rules.ceiling
+        if ceiling:
+            bits = ceiling_bits(shown)
+        else:
+            bits = int(np.bitwise_or.reduce(shown ^ (shown >> 63), axis=None)).bit_length()
+        if bits or ceiling:
             i = self.instruction
-            self.machine.scales[i.sd][:] = [range_exponent(source, bits, i.width)] * 2
+            self.machine.scales[i.sd][:] = [range_exponent(source, bits + self.below, i.width)] * 2
 
     def finish(self, source: int, changed: int, seen: int, statistics: Statistics | None) -> None:
         """Account for a drain."""
@@ -175,7 +181,19 @@ class Loss(Draining):
     def run(self, stream_in: BeatStream, stream_out: BeatStream, statistics: Statistics | None) -> None:
         machine, i = self.machine, self.instruction
         machine.commit(i)
+        if machine.rules.integer_loss:
+            z, t = self.a.view, self.b.view
+            self.accumulators[:, : self.cols] = integer_loss(z, t, machine.scales[i.sa][0])
+            self.finish(-LOSS_BITS, *self.narrow(-LOSS_BITS), statistics)
+            return
         bits = machine.core.word_bits(Memory.ERR)
         loss_accumulators(self.a.view, self.b.view, machine.scales[i.sa][0], bits, self.accumulators)
         source = machine.scales[i.sb][0] - PROBABILITY_BITS
         self.finish(source, *self.narrow(source), statistics)
+
+    def set_exact(self, source: int) -> None:
+        """NITI's loss has one exponent, whatever its range."""
+        if self.machine.rules.integer_loss:
+            self.machine.scales[self.instruction.sd][:] = [-ERROR_BITS] * 2
+        else:
+            super().set_exact(source)

@@ -25,6 +25,7 @@ from insitu.arch.registers import Error
 from insitu.sim.machine import Machine
 from insitu.sim.memory import BankedMemory
 from insitu.sim.passes import prepare
+from insitu.sim.rules import Rules
 from insitu.sim.statistics import Statistics
 from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
@@ -48,12 +49,13 @@ class Emulator:
     `start(entry)` then `advance()`: it runs until HALT, until an error, or until a LOAD finds too few beats in
     `stream_in`; then `busy` is still true, and `advance()` goes on once more were put there.
 
-    statistics: collect per-tensor statistics (sim/statistics.py); off, they cost nothing.
+    statistics: collect per-tensor statistics (sim/statistics.py); off, they cost nothing. rules: of published integer
+    training in place of the device's own (sim/rules.py).
     """
 
-    def __init__(self, core: CoreParams, *, statistics: bool = False) -> None:
+    def __init__(self, core: CoreParams, *, statistics: bool = False, rules: Rules | None = None) -> None:
         self.core = core
-        self.machine = Machine(core)
+        self.machine = Machine(core, rules)
         self.stream_in = BeatStream(core.n)
         self.stream_out = BeatStream(core.n)
         self.counters = Counters()

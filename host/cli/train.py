@@ -11,7 +11,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from insitu.arch.program import Program
 from insitu.host.cli.common import (
     Batch,
     Core,
@@ -63,7 +62,7 @@ def train(
     from insitu.arch.params import CoreParams
     from insitu.host.compiler.compile import compile_module
     from insitu.host.device import open_device
-    from insitu.host.train import TrainPolicy, accuracy
+    from insitu.host.train import TrainPolicy, accuracy, statistics_by_tensor
     from insitu.host.train import train as run
     from insitu.models import datasets, labels, students
 
@@ -120,7 +119,7 @@ def train(
             on_step=lambda done, of: progress.update(task, completed=done, total=of),
             on_epoch=on_epoch,
         )
-        by_tensor = _statistics(compiled.program, driver.device) if statistics else {}
+        by_tensor = statistics_by_tensor(compiled.program, driver.device) if statistics else {}
         if save is not None:
             # The larger one first: where the disk is full, neither is written.
             with writing(save.with_suffix(".npz")):
@@ -173,21 +172,6 @@ def _float_twin(model: str, dataset: Any, policy: Any, batch: int, optimizer: An
         seed=policy.seed,
     )
     return training.accuracy(twin, dataset.x_test, dataset.y_test)
-
-
-def _statistics(program: Program, device: Any) -> dict[str, dict[str, float]]:
-    """The emulator's statistics by tensor name; a weight's are those of its gradient.
-
-    Only what passes narrow has some: samples, targets and what pools move have none. They are kept by place: tensors
-    that share one have them together, under all their names.
-    """
-    narrowed = {m for i in program.entry("train") if i.width for m in (i.d, i.velocities)}
-    names: dict[Any, list[str]] = {}
-    for name, tensor in program.tensors.items():
-        if tensor.matrix in narrowed and name != "target":
-            names.setdefault((tensor.matrix.memory, tensor.matrix.base), []).append(name)
-    matrices = {name: tensor.matrix for name, tensor in program.tensors.items()}
-    return {" + ".join(group): device.statistics.of(matrices[group[0]]).to_json() for group in names.values()}
 
 
 def _statistics_table(by_tensor: dict[str, dict[str, float]]) -> Table:

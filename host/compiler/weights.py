@@ -98,7 +98,8 @@ class Start:
         """Masters with the bias in units of its operand."""
         name = masters(layer.name)
         tensor, weight = self._plan.tensors[name], layer.masters(operand)
-        fmt = FixedFormat.covering(float(np.abs(weight).max()), width=tensor.width, headroom=WEIGHT_HEADROOM)
+        headroom = weight_headroom(self._plan.declaration.at(layer.name).weight.width)
+        fmt = FixedFormat.covering(float(np.abs(weight).max()), width=tensor.width, headroom=headroom)
         self.scales[tensor.scale] = fmt.exponent
         self.masters[name] = fmt.quantise(weight).astype(np.int32)
 
@@ -129,3 +130,9 @@ class Start:
 
 def _headroom(fmt: RoleFormat) -> int:
     return STATIC_HEADROOM if fmt.exponent is ExponentPolicy.STATIC else 0
+
+
+def weight_headroom(width: int) -> int:
+    """Bits above the largest initial weight of a weight's width: two where as many are left below, or all would be
+    read as zero and nothing learn (digits, weights of 2 bits: 10 % with two, 91 % with none)."""
+    return clamp(width - 2, 0, WEIGHT_HEADROOM)

@@ -14,6 +14,7 @@ from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK, Access, Error,
 from insitu.host.device.protocol import Buffer, lane_dtype
 from insitu.host.errors import DeviceError, DeviceTimeout
 from insitu.sim.emulator import Emulator
+from insitu.sim.rules import Rules
 from insitu.sim.statistics import Statistics
 
 
@@ -39,14 +40,15 @@ class _Receiving:
 class EmulatedDevice:
     """A core in this process. Programs run inside the register write, or the send, that lets them go on.
 
-    statistics: collect per-tensor statistics in `self.statistics`.
+    statistics: collect per-tensor statistics in `self.statistics`. rules: of published integer training (sim/rules.py).
     """
 
     exact_exponents = True
 
-    def __init__(self, core: CoreParams, *, statistics: bool = False) -> None:
+    def __init__(self, core: CoreParams, *, statistics: bool = False, rules: Rules | None = None) -> None:
         self.core = core
-        self.emulator = Emulator(core, statistics=statistics)
+        self.emulator = Emulator(core, statistics=statistics, rules=rules)
+        self._statistics = self.emulator.statistics
         self._entry = 0
         self._count = 0
         self._loading: int | None = None  # the instruction the next words go to
@@ -57,7 +59,12 @@ class EmulatedDevice:
 
     @property
     def statistics(self) -> Statistics | None:
-        return self.emulator.statistics
+        return self._statistics
+
+    def collect(self, wanted: bool) -> None:
+        """Collect statistics of what comes, or let it pass: they take longer than what they are of. Only of a device
+        opened with them."""
+        self.emulator.statistics = self._statistics if wanted else None
 
     def read(self, offset: int) -> int:
         name, index = find(offset)
