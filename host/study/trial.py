@@ -34,10 +34,11 @@ def run(request: Mapping[str, Any]) -> Record:
 
     request: `setting`, a `Setting.to_json`; `folder`, where paths of students begin; `root` of the data, or None.
     The record holds the request's setting, versions, a run for each seed (`arms`), cycles and memory where the arm has
-    some; `seconds` is all in it that is not the same every time.
+    some; `seconds` and `cpu_seconds` are all in it that is not the same every
+    time.
     """
     setting = Setting.from_json(request["setting"])
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     with _one_thread():
         data = _data(setting.data, request["root"], setting.holdout)
         runs = [_ARMS[setting.arm](setting, data, request["folder"], seed) for seed in setting.seeds]
@@ -51,6 +52,7 @@ def run(request: Mapping[str, Any]) -> Record:
         "runs": runs,
         **common,
         "seconds": time.monotonic() - begun,
+        "cpu_seconds": time.process_time() - used,
     }
 
 
