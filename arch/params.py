@@ -50,7 +50,7 @@ class CoreParams:
     target_bits: int = 8
     act_depth: int = 8192
     err_depth: int = 4096
-    wgt_depth: int = 16384
+    wgt_depth: int = 12288
     tab_depth: int = 1024
     program_depth: int = 256
     scales: int = SCALES
@@ -172,7 +172,8 @@ class CoreParams:
 PRESETS: Mapping[str, CoreParams] = {
     # the smallest array that still trains: proofs, waveforms, tests
     "tiny4": CoreParams(n=4, act_depth=1024, err_depth=512, wgt_depth=2048, tab_depth=512),
-    # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 128 k weights on chip
+    # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 96 k weights on chip, 784-100-50-10 at
+    # batch 64; a quarter of the 85F's block RAMs is left over, for where all are taken wires go from end to end
     "edge8": CoreParams(n=8),
     # mid-range FPGA: 256 multipliers, 16 KiB words keep a 784-256-128-10 perceptron and its batch of 64 on chip
     "edge16": CoreParams(n=16, act_depth=8192, err_depth=4096, wgt_depth=32768),

@@ -23,14 +23,15 @@ from insitu.arch.isa import VECTOR, WORDS, Instruction, Opcode
 from insitu.arch.layout import Memory, blocks
 from insitu.arch.loss import PROBABILITY_BITS
 
-#: From the start of an instruction to its verdict: one to begin, a word a cycle, eleven to check the operands.
-FETCH = WORDS + 12
+#: From the start of an instruction to its verdict: one to begin, a word a cycle, eighteen to check the operands.
+FETCH = WORDS + 19
 #: The strides of a window and the first places of its walk are found in so many cycles. In N of them the multiples of
 #: the pitches for the column addresses are made, one bank a cycle, and two are to start.
-SETUP = 16
-#: Cycles between an issued step and the first in which its sum is in the drain registers: request, address, one to the
-#: banks, read, two for the words, five to round, two to rotate, operand, two to the cells, two for the product, sum.
-ISSUE_TO_ACCUMULATOR = 19
+SETUP = 15
+#: Cycles between an issued step and the first in which its sum is in the drain registers: request, one to each bank,
+#: address, one to the memory, read, two for the words, five to round, two to rotate, operand, two to the cells, two for
+#: the product, sum.
+ISSUE_TO_ACCUMULATOR = 20
 #: From a row leaving the drain registers to its elements being written: a register, mask, seven to shift and round, two
 #: to fit, a register, two to rotate, one to pass the masters, two to fit, two to the bank.
 DRAIN_TO_MEMORY = 19
@@ -39,19 +40,19 @@ UPDATE_TO_MEMORY = 30
 #: LOAD: from the last beat to its elements being written.
 LOAD_TAIL = 9
 #: STORE: from its beginning to the first beat on the stream.
-STORE_HEAD = 13
+STORE_HEAD = 14
 #: LOSS, for each row: to find the maximum, and to sum, after the last read.
 LOSS_ROW = 10
 #: LOSS: cycles of a division: a bit each, one to round, one to load.
 LOSS_DIVIDE = PROBABILITY_BITS + 3
 #: LOSS: from the end of the last division's slot to its row entering the drain.
-LOSS_TAIL = 17
+LOSS_TAIL = 18
 #: POOL, UNPOOL: from the last word read, or the place of the last one written, to the last element being written.
-POOL_TAIL = 24
+POOL_TAIL = 27
 #: Vector passes: from their last term to its sum entering the drain.
-TERM_TO_DRAIN = 24
+TERM_TO_DRAIN = 25
 #: LOOKUP: from the last word read to its element being written.
-LOOKUP_TAIL = 28
+LOOKUP_TAIL = 29
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
 

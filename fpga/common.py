@@ -15,6 +15,8 @@ FieldsLayout = data.StructLayout(
     {name: signed(f.width) if f.signed else unsigned(f.width) for name, f in FIELDS.items()}
 )
 
+#: Bits that are joined between two registers.
+GROUP = 8
 #: Attributes of a register that synthesis shall leave alone, though another one always holds the same.
 KEPT = {"keep": 1}
 
@@ -94,6 +96,26 @@ def any_of(values: Sequence[Value]) -> Value:
     for value in values[1:]:
         out = out | value
     return out
+
+
+def grouped_any(m: Module, bits: Value, name: str) -> Value:
+    """Whether any bit is set, a cycle later, but for the OR of what is returned."""
+    groups = register(-(-len(bits) // GROUP), name=name)
+    m.d.sync += groups.eq(Cat(bits[k : k + GROUP].any() for k in range(0, len(bits), GROUP)))
+    return groups
+
+
+def count_of(m: Module, flags: Sequence[Value], name: str) -> Value:
+    """How many flags are set, two cycles later: a register for those of each few, then their sum."""
+    parts: list[Value] = []
+    for k in range(0, len(flags), 4):
+        some = flags[k : k + 4]
+        part = Signal(range(len(some) + 1), name=f"{name}_{k}")
+        m.d.sync += part.eq(sum(some[1:], some[0]))
+        parts.append(part)
+    total = Signal(range(len(flags) + 1), name=name)
+    m.d.sync += total.eq(sum(parts[1:], parts[0]))
+    return total
 
 
 def bit_length(value: Value) -> Value:

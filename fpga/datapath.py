@@ -59,11 +59,11 @@ assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
 # A register for the beat first.
 assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 # A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
-assert timing.POOL_TAIL == 1 + STEP_TO_LANES + 2 + timing.LOAD_TAIL - 1
+assert timing.POOL_TAIL == 1 + STEP_TO_LANES + Pool.LATENCY + timing.LOAD_TAIL - 1
 # A step's register, its go; of that the pop's and the row's.
 assert timing.TERM_TO_DRAIN == 1 + STEP_TO_GO + 2
 # As POOL's, but for the words' way through the tables.
-assert timing.LOOKUP_TAIL == timing.POOL_TAIL - 2 + TableMemory.LATENCY
+assert timing.LOOKUP_TAIL == timing.POOL_TAIL - Pool.LATENCY + TableMemory.LATENCY
 # A go of the walker, the words, a register, the rotator, the queue's memory, the display.
 assert timing.STORE_HEAD == 1 + WORDS + 1 + Rotator.LATENCY + 2
 assert timing.LOSS_TAIL == RAW + Rotator.LATENCY + Loss.DIVIDE_LATENCY + 1 - timing.LOSS_DIVIDE
@@ -404,7 +404,7 @@ class Datapath(wiring.Component):
         pop_go = (last[STEP_TO_POP - 1] & product) | unit.go | vector.go
         found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
-        writing, credit = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS)
+        writing, credit, all_sent = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS), Signal(init=1)
         go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
@@ -453,7 +453,13 @@ class Datapath(wiring.Component):
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(transfer.unfit),
         ]
-        m.d.sync += credit.eq(credit + self.taken - asked)
+        sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
+        stored = Signal()
+        m.d.sync += [
+            credit.eq(credit + self.taken - asked),
+            all_sent.eq(sent),
+            stored.eq(store & ~beats.more & ~start_stream & sent),
+        ]
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
         for k in range(n):
@@ -470,14 +476,15 @@ class Datapath(wiring.Component):
             ]
 
         # The end: the last row was popped, or taken, or sent.
-        tail = Signal(range(timing.UPDATE_TO_MEMORY + 2))
+        tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + 2)), Signal()
+        m.d.sync += ends.eq(tail == 2)
         with m.If(pop.valid & pop.last):
             m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
         with m.Elif(((load | pool_op | lookup_op) & writer.valid & writer.last) | (pool.put & pool.final)):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
-        m.d.comb += self.finish.eq((tail == 1) | (store & ~beats.more & (credit == SLOTS) & self.delivered))
+        m.d.comb += self.finish.eq(ends | (stored & self.delivered))
         return m
 
     @property

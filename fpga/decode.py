@@ -14,14 +14,14 @@ from insitu.arch.isa import CONSTANT_MAX, FIELDS, TABLE_BITS, USED, WORDS, Opcod
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
-from insitu.fpga.common import FieldsLayout, any_of, register
+from insitu.fpga.common import FieldsLayout, any_of, delay, grouped_any, register
 from insitu.fpga.geometry import FIRST_WORD, SETTLE, VERDICT, Geometry, GeometryLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.passes import among
 
 #: From the last word given to a verdict, and to all that Geometry makes: two registers, then its operations, which
-#: begin before that word.
-CHECK_LATENCY = 1 + VERDICT - (WORDS - 1 - FIRST_WORD)
+#: begin before that word; a register for the verdict.
+CHECK_LATENCY = 2 + VERDICT - (WORDS - 1 - FIRST_WORD)
 GEOMETRY_LATENCY = 1 + SETTLE - (WORDS - 1 - FIRST_WORD)
 #: Extents of a window: 0 stands for 1.
 EXTENTS = tuple(f"{what}_{axis}" for what in ("map", "out", "kernel") for axis in ("height", "width"))
@@ -86,7 +86,7 @@ class Decoder(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         f = self.fields
-        taken, index, word = Signal(), Signal(4), Signal(32)
+        taken, index, word = Signal(), Signal(4), register(32)
         m.d.sync += [taken.eq(self.capture), index.eq(self.index), word.eq(self.word)]
 
         opcode = Mux(index == 0, word[:4], f.opcode)
@@ -99,29 +99,27 @@ class Decoder(wiring.Component):
                         if field.word == w:
                             value = word[field.lsb : field.lsb + field.width]
                             m.d.sync += f[name].eq(self._extent(name, word) if name in EXTENTS else value)
-        # A cycle to look up which bits may be set, one to look at those that are.
-        looked, first = Signal(), Signal()
-        shown, mask, strange = register(32), register(32), register()
-        m.d.sync += [
-            looked.eq(taken),
-            first.eq(index == 0),
-            shown.eq(word),
-            mask.eq(masks[(opcode << 4) | index]),
-            strange.eq(~known[opcode]),
-        ]
-        reserved, unfit = Signal(), Signal()
+        # Three cycles to look up which bits may be set, two of them a block RAM's; two to look at those that are.
+        code, at = register(4), register(4)
+        m.d.sync += [code.eq(opcode), at.eq(index)]
+        looked = delay(m, taken, 4, "looked")[-1]
+        first = delay(m, index == 0, 4, "first", data=True)[-1]
+        shown = delay(m, word, 3, "shown", data=True)[-1]
+        mask = delay(m, masks[Cat(at, code)], 2, "mask", data=True)[-1]
+        strange = delay(m, ~known[code], 3, "strange", data=True)[-1]
+        beyond = grouped_any(m, shown & ~mask, "beyond")
+        reserved = Signal()
         with m.If(looked):
-            m.d.sync += reserved.eq((reserved & ~first) | (shown & ~mask).any() | strange)
-        m.d.sync += unfit.eq(self._unfit(m))
-        m.d.comb += self.illegal.eq(reserved | unfit)
+            m.d.sync += reserved.eq((reserved & ~first) | beyond.any() | strange)
+        m.d.sync += self.illegal.eq(reserved | self._unfit(m))
         m.submodules.geometry = geometry = Geometry(self.params, self.bits)
         m.d.comb += [
             geometry.fields.eq(f),
             geometry.clear.eq(taken & (index < FIRST_WORD)),
             geometry.first.eq(taken & (index == FIRST_WORD)),
-            self.misplaced.eq(geometry.misplaced | self._beyond(m)),
             self.geometry.eq(geometry.o),
         ]
+        m.d.sync += self.misplaced.eq(geometry.misplaced | self._beyond(m))
         return m
 
     def _extent(self, name: str, word: Any) -> Any:
@@ -188,6 +186,8 @@ class Decoder(wiring.Component):
         low, high = TABLE_BITS
         table_mask = register(TABLE_BITS[1])
         m.d.sync += table_mask.eq(Cat(f.table_bits > k for k in range(TABLE_BITS[1])))
+        replaced = register(len(_REPLACED))
+        m.d.sync += replaced.eq(Cat(f[name].any() for name in _REPLACED))
         # Each a register; what is above is some cycles younger than the opcode, which comes first.
         wrong = [
             ~is_op[Opcode.HALT] & ((f.rows == 0) | (f.cols == 0)),
@@ -199,7 +199,7 @@ class Decoder(wiring.Component):
             updates & ((f.master_width < 2) | (f.master_width > params.width(Role.MASTER))),
             (is_op[Opcode.UPDATE] | moves) & f.bias & (f.cols == 1),
             is_op[Opcode.FORWARD] & f.bias & (f.depth == 1),
-            constant & ((f.constant > CONSTANT_MAX) | any_of([f[name].any() for name in _REPLACED])),
+            constant & ((f.constant > CONSTANT_MAX) | replaced.any()),
             (is_op[Opcode.LOOKUP] & (f.table_bits < low)) | (f.table_bits == 1) | (f.table_bits > high),
             (f.table_base & table_mask).any(),
         ]

@@ -12,7 +12,7 @@ from insitu.arch.generator import STREAMS
 from insitu.arch.isa import FIELDS
 from insitu.arch.numbers import SHIFT_MAX, SHIFT_MIN, UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN
 from insitu.fpga import passes
-from insitu.fpga.common import FieldsLayout, any_of, copies, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, any_of, copies, count_of, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.passes import among
 from insitu.fpga.shift import RoundShift, ShiftLayout, ShiftShape
@@ -106,7 +106,8 @@ class Drain(wiring.Component):
                 limit.i.eq(update.o),
                 self.delta[k].eq(limit.o),
             ]
-        m.d.sync += self.clipped.eq(Mux(valid[1 + NARROW_LATENCY], sum(changed), 0))
+        counted = [flag & valid[1 + NARROW_LATENCY] for flag in changed]
+        m.d.comb += self.clipped.eq(count_of(m, counted, "clipped_lanes"))
 
         row_spread = register(self.bits)
         m.d.sync += row_spread.eq(any_of([v ^ v[-1].replicate(self.bits) for v in x]))

@@ -16,9 +16,9 @@ _ZEROS = re.compile(
 )
 
 
-def rtlil(params: CoreParams, core: Any = None, *, traced: bool = False) -> str:
+def rtlil(params: CoreParams, core: Any = None, *, traced: bool = False, platform: Any = None) -> str:
     """RTLIL of the top (fpga/top.py) of a core; the same core gives the same text. `core` stands in for the real one.
-    traced: with the signals of fpga/trace.py.
+    traced: with the signals of fpga/trace.py. platform: what it is synthesised for, see fpga/memory.py.
 
     Memories whose initial contents are zero are left without: it is what they hold anyway, and megabytes of text.
     """
@@ -28,7 +28,7 @@ def rtlil(params: CoreParams, core: Any = None, *, traced: bool = False) -> str:
 
     top = Top(params, core, traced=traced)
     with mock.patch.object(backend.ModuleEmitter, "emit_memory", _without_zeros(backend.ModuleEmitter.emit_memory)):
-        text: str = backend.convert(top, name=TOP, emit_src=False)
+        text: str = backend.convert(top, name=TOP, platform=platform, emit_src=False)
     return _ZEROS.sub("", text)
 
 

@@ -27,7 +27,8 @@ from insitu.fpga.passes import among
 class ScaleRegisters(wiring.Component):
     """`count` registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
 
-    bus_*, core_*: two readers, combinational, and two writers. The bus goes first; the core's write waits a cycle then.
+    bus_*, core_*: two readers, whose registers come a cycle after their index, and two writers. The bus goes first; the
+    core's write waits a cycle then.
     """
 
     def __init__(self, count: int) -> None:
@@ -53,20 +54,22 @@ class ScaleRegisters(wiring.Component):
         write = registers.write_port()
         bus, core = registers.read_port(domain="comb"), registers.read_port(domain="comb")
         written = Signal(self.count)
-        waiting, index, value = Signal(), Signal.like(self.core_write_index), Signal(16)
+        waiting, to, value = Signal(), Signal.like(self.core_write_index), Signal(16)
         with m.If(self.core_write):
-            m.d.sync += [waiting.eq(1), index.eq(self.core_write_index), value.eq(self.core_data)]
+            m.d.sync += [waiting.eq(1), to.eq(self.core_write_index), value.eq(self.core_data)]
         with m.Elif(~self.bus_write):
             m.d.sync += waiting.eq(0)
         m.d.comb += [
-            write.addr.eq(Mux(self.bus_write, self.bus_write_index, index)),
+            write.addr.eq(Mux(self.bus_write, self.bus_write_index, to)),
             write.data.eq(Mux(self.bus_write, self.bus_data, value)),
             write.en.eq(self.bus_write | waiting),
             bus.addr.eq(self.bus_index),
             core.addr.eq(self.core_index),
-            self.bus_o.eq(Mux(written.bit_select(self.bus_index, 1), bus.data, 0)),
-            self.core_o.eq(Mux(written.bit_select(self.core_index, 1), core.data, 0)),
         ]
+        for index, port, o in ((self.bus_index, bus, self.bus_o), (self.core_index, core, self.core_o)):
+            known, read = register(), register(16)
+            m.d.sync += [known.eq(written.bit_select(index, 1)), read.eq(port.data)]
+            m.d.comb += o.eq(Mux(known, read, 0))
         with m.If(write.en):
             m.d.sync += written.bit_select(write.addr, 1).eq(1)
         return m
@@ -79,13 +82,14 @@ GROUP = 8
 class Exponents(wiring.Component):
     """Reads an instruction's scale registers and derives everything static.
 
-    slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. The outputs are registers, right SETTLE
+    slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. scale: of `index`, a cycle later. The
+    outputs are registers, right SETTLE
     cycles after the last slot. target: what sd will hold as exponent while the instruction runs. factor_a, factor_b:
     what ADD multiplies its operands by. following: range_exponent of `spread`, or `target` where it is zero, five
     cycles after spread.
     """
 
-    SETTLE = 8
+    SETTLE = 10
 
     def __init__(self, activation_bits: int, spread_bits: int, count: int) -> None:
         self.activation_bits, self.spread_bits = activation_bits, spread_bits
@@ -111,11 +115,10 @@ class Exponents(wiring.Component):
         m = Module()
         f = self.fields
         sd, sa, sb, sm = (Signal(signed(8), name=name) for name in ("sd", "sa", "sb", "sm"))
-        scale, again = Signal(16), Signal()
+        scale, again = self.scale, Signal()
         m.d.comb += self.target.eq(sd)
         m.d.sync += [
             self.index.eq(Array([f.sd, f.sd, f.sa, f.sb, f.sm])[self.slot]),
-            scale.eq(self.scale),
             again.eq(f.track & (self.index == f.sd)),
         ]
         exponent, following = scale[:8].as_signed(), scale[8:].as_signed()
@@ -128,6 +131,7 @@ class Exponents(wiring.Component):
                     m.d.sync += operand.eq(Mux(again, sd, exponent))
 
         is_forward, is_loss, is_add, partial = Signal(), Signal(), Signal(), Signal(signed(11))
+        weighted, constant = Signal(), Signal()
         weight_shift, other = Signal(5), Signal(signed(8))
         from_a = self._align(m, sa, sb)
         source, update, bias, scaling = (
@@ -137,21 +141,24 @@ class Exponents(wiring.Component):
             is_forward.eq(among(f.opcode, passes.TO_OUTPUT)),
             is_loss.eq(f.opcode == Opcode.LOSS),
             is_add.eq(f.opcode == Opcode.ADD),
-            weight_shift.eq(Mux(among(f.opcode, passes.WEIGHTED), f.weight_shift, 0)),
+            weighted.eq(among(f.opcode, passes.WEIGHTED)),
+            constant.eq(f.constant != 0),
+            weight_shift.eq(Mux(weighted, f.weight_shift, 0)),
             partial.eq(Mux(is_loss, -PROBABILITY_BITS, Mux(is_add, 0, sa + weight_shift))),
             # B's, that of a constant, or the lesser one of what is added.
-            other.eq(Mux(is_add & from_a, sa, Mux(f.constant != 0, f.bias_exponent, sb))),
+            other.eq(Mux(is_add & from_a, sa, Mux(constant, f.bias_exponent, sb))),
             source.eq(other + partial),
             update.eq(sm - sd + f.lr_shift),
             bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
             scaling.eq(LOG2E_BITS - FRACTION_BITS - SCALE_SHIFT_MIN - sa),
         ]
-        raw = Signal(signed(12))
+        raw, power = Signal(signed(12)), Signal(range(self.activation_bits - 1))
         m.d.sync += [
             raw.eq(sd - source),
             self.narrow_shift.eq(clamped(raw, SHIFT_MIN, SHIFT_MAX)),
             self.update_shift.eq(clamped(update, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)),
-            self.bias.eq(Const(1, self.activation_bits) << clamped(bias, 0, self.activation_bits - 2)[:4]),
+            power.eq(clamped(bias, 0, self.activation_bits - 2)),
+            self.bias.eq(Const(1, self.activation_bits) << power),
             self.loss_shift.eq(clamped(scaling, 0, SCALE_SHIFT_MAX - SCALE_SHIFT_MIN)),
         ]
 
@@ -176,18 +183,20 @@ class Exponents(wiring.Component):
         return m
 
     def _align(self, m: Module, sa: Value, sb: Value) -> Value:
-        """`alignment` of arch/numbers.py: the factors; whether the sum's exponent is A's, two cycles after both."""
-        apart = Signal(signed(9), name="apart")
+        """`alignment` of arch/numbers.py: the factors; whether the sum's exponent is A's, three cycles after both."""
+        apart, far = Signal(signed(9), name="apart"), register(8, name="far")
+        finer = register(name="finer")
         a_finer, near, from_a = register(name="a_finer"), register(name="near"), register(name="from_a")
         distance = register(4, name="distance")
-        far = Mux(apart[-1], -apart, apart)[:8]
         power = (Const(1, 1) << distance)[: ALIGN_MAX + 1]
         m.d.sync += [
             apart.eq(sa - sb),
-            a_finer.eq(apart[-1]),
+            far.eq(Mux(apart[-1], -apart, apart)),
+            finer.eq(apart[-1]),
+            a_finer.eq(finer),
             near.eq(far <= ALIGN_MAX),
             distance.eq(far),
-            from_a.eq(apart[-1] == (far <= ALIGN_MAX)),
+            from_a.eq(finer == (far <= ALIGN_MAX)),
             self.factor_a.eq(Mux(a_finer, near, Mux(near, power, 1))),
             self.factor_b.eq(Mux(a_finer, Mux(near, power, 1), near)),
         ]

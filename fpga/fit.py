@@ -8,7 +8,7 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import Compared, register
+from insitu.fpga.common import Compared, grouped_any, register
 
 #: From a width to the control of all lanes' `Fit`.
 CONTROL_LATENCY = 3
@@ -65,12 +65,12 @@ class Fit(wiring.Component):
         above = value[self.bits_out :] ^ negative.replicate(self.bits_in - self.bits_out)
 
         # Above the width a fitted value has one bit throughout: its sign, or the highest bit that wrapping left.
-        held, over, below, fill = register(self.bits_out), register(), register(), register()
+        held, below, fill = register(self.bits_out), register(), register()
         o, changed = register(signed(self.bits_out)), register()
+        over = grouped_any(m, Cat((low ^ sign_bits) & ~self.control.low, above), "over").any()
         m.d.sync += [
             held.eq(low),
             below.eq(negative),
-            over.eq(((low ^ sign_bits) & ~self.control.low).any() | above.any()),
             fill.eq(Mux(self.control.wrap, (low & self.control.sign).any(), negative)),
         ]
         inside = Mux(over & ~self.control.wrap, ~below.replicate(self.bits_out), held)

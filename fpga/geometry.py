@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth import Array, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,7 +13,7 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
-from insitu.fpga.common import FieldsLayout, register
+from insitu.fpga.common import FieldsLayout, any_of, register
 from insitu.fpga.passes import among
 from insitu.fpga.tiles import ShapeLayout
 
@@ -21,15 +21,18 @@ from insitu.fpga.tiles import ShapeLayout
 SIZE_BITS = 21
 #: The word of an instruction with which the first operands of the multiplier are complete.
 FIRST_WORD = 7
-#: Cycles between an operation and its result.
-LATENCY = 3
+#: Operands that are chosen from together, before a register.
+CHOICE = 4
+#: Cycles between an operation and its result: its operands chosen among some, those among all, two products of parts,
+#: their sum, the result.
+LATENCY = 5
 #: What is multiplied in which cycle, counted from that in which FIRST_WORD's fields are there. Those of the window are
 #: there WINDOW_WORDS later.
 WINDOW_WORDS = 3
 _ORDER = (
-    *("a_pixel", "b_pixel", "d_pixel", "map_pixels", "out_pixels", "taps", "mapped", "given", "grouped"),
-    *("extent_b", "extent_a", "extent_d", "extent_m", "a_row", "b_row", "d_row"),
-    *("a_down", "b_down", "d_down", "a_across", "b_across", "d_across"),
+    *("a_pixel", "b_pixel", "d_pixel", "map_pixels", "out_pixels", "taps", "a_row", "b_row"),
+    *("mapped", "given", "grouped", "d_row", "a_across", "extent_b", "extent_a", "extent_d", "extent_m"),
+    *("a_down", "b_down", "d_down", "b_across", "d_across"),
 )
 TIMES: Mapping[str, int] = {name: time for time, name in enumerate(_ORDER)}
 #: Cycles from that of the first operation to all results, and to the verdict.
@@ -48,8 +51,10 @@ _NEEDS = {
     **{f"{x}_across": TIMES[f"{x}_pixel"] + LATENCY for x in "abd"},
 }
 assert all(TIMES[name] >= needed for name, needed in _NEEDS.items())
+#: The rest of an operand is looked at so much later than its product is begun, to meet it.
+_BESIDE = LATENCY - 3
 # The words of a kernel's weights come two cycles into an operand's check.
-assert TIMES["extent_b"] + 2 >= TIMES["grouped"] + LATENCY
+assert TIMES["extent_b"] + _BESIDE + 2 >= TIMES["grouped"] + LATENCY
 
 
 class StrideLayout(data.StructLayout):
@@ -116,13 +121,9 @@ class Geometry(wiring.Component):
         log = n.bit_length() - 1
         o = register(self.o.shape())
         m.d.comb += self.o.eq(o)
-        time = Signal(range(SETTLE + 1), init=SETTLE)
-        with m.If(self.first):
-            m.d.sync += time.eq(0)
-        with m.Elif(self.clear):
-            m.d.sync += time.eq(SETTLE)
-        with m.Elif(time != SETTLE):
-            m.d.sync += time.eq(time + 1)
+        # One bit wanders: which operation is begun.
+        now = Signal(SETTLE)
+        m.d.sync += now.eq(Mux(self.clear & ~self.first, 0, Cat(self.first, now[:-1])))
 
         is_op = {op: register(name=f"is_{op.name.lower()}") for op in Opcode}
         m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
@@ -173,7 +174,8 @@ class Geometry(wiring.Component):
         # The multiplier: operands, product, result.
         bits = self.bits
         x, y, product = register(SIZE_BITS), register(16), register(SIZE_BITS + 16)
-        m.d.sync += product.eq(x * y)
+        low, high = register(32), register(SIZE_BITS)
+        m.d.sync += [low.eq(x[:16] * y), high.eq(x[16:] * y), product.eq(low + (high << 16))]
         # Rows of B and D that are not those of a map.
         b_apart, d_apart, b_rows, d_rows = register(), register(), register(16), register(16)
         m.d.sync += [
@@ -225,17 +227,20 @@ class Geometry(wiring.Component):
                 f"{p}_{what}": o[p][what].address.eq(word) for p in "abd" for what in ("pixel", "row", "down", "across")
             },
         }
-        with m.Switch(time):
-            for name, at in TIMES.items():
-                with m.Case(at):
-                    m.d.sync += [x.eq(factors[name][0]), y.eq(factors[name][1])]
-        with m.Switch(time):
-            for name, at in TIMES.items():
-                if name in results:
-                    with m.Case(at + LATENCY - 1):
-                        m.d.sync += results[name]
+        chosen: tuple[list[Any], list[Any]] = ([], [])
+        names = list(TIMES)
+        for k in range(0, len(names), CHOICE):
+            for side, (part, width) in enumerate((("x", SIZE_BITS), ("y", 16))):
+                some = register(width, name=f"{part}_{k}")
+                begun = [Mux(now[TIMES[name]], factors[name][side], 0)[:width] for name in names[k : k + CHOICE]]
+                m.d.sync += some.eq(any_of(begun))
+                chosen[side].append(some)
+        m.d.sync += [x.eq(any_of(chosen[0])), y.eq(any_of(chosen[1]))]
+        for name, result in results.items():
+            with m.If(now[TIMES[name] + LATENCY - 1]):
+                m.d.sync += result
         # B of FORWARD and BACKWARD is taps, how far it is between which is known without a product.
-        with m.If((time == TIMES["b_row"]) & weighted):
+        with m.If(now[TIMES["b_row"]] & weighted):
             m.d.sync += o.b.pixel.address.eq(o.group)
 
         # Rows modulo N; taps have none, or are rows.
@@ -249,7 +254,7 @@ class Geometry(wiring.Component):
                 stride.down.turn.eq(_times(stride.row.turn, begins[f"{p}_down"][:log])),
                 stride.across.turn.eq(_times(stride.pixel.turn, begins[f"{p}_across"][:log])),
             ]
-        self._place(m, time, x, product, grouped, apart, grouped_cols)
+        self._place(m, now, x, product, grouped, apart, grouped_cols)
         return m
 
     def _begin(self, m: Module, o: Any) -> None:
@@ -276,65 +281,77 @@ class Geometry(wiring.Component):
             with m.Else():
                 m.d.sync += [place.eq(Mux(halved < last, halved, last)), tap.eq(pad - doubled)]
 
-    def _place(self, m: Module, time: Any, x: Any, product: Any, grouped: Any, apart: Any, grouped_cols: Any) -> None:
+    def _place(self, m: Module, now: Any, x: Any, product: Any, grouped: Any, apart: Any, grouped_cols: Any) -> None:
         """The check of an operand: its columns, its words, what they begin at, its end."""
         f, params, n = self.fields, self.params, self.params.n
         log = n.bit_length() - 1
+        # What an operand is, by the opcode alone: registers, before it is looked at.
+        kind = data.StructLayout({"used": 1, "cols": 16, "weights": 1, "memory": 2})
+        kinds = {p: Signal(kind, name=f"kind_{p}") for p in "abdm"}
+        held = {p: register(kind, name=f"held_{p}") for p in "abdm"}
+        no_constant = register()
+        m.d.sync += no_constant.eq(f.constant == 0)
+        op = f.opcode
+        a, b, d, mask = (kinds[p] for p in "abdm")
+        for kind_of in kinds.values():
+            m.d.comb += [kind_of.cols.eq(f.cols), kind_of.memory.eq(Memory.ERR)]
+        m.d.comb += a.used.eq((op != Opcode.LOAD) & (op != Opcode.HALT))
+        with m.Switch(op):
+            with m.Case(Opcode.STORE):
+                m.d.comb += [a.memory.eq(f.memory), a.weights.eq(1)]
+            with m.Case(Opcode.FORWARD):
+                m.d.comb += [a.memory.eq(Memory.ACT), a.cols.eq(f.depth - f.bias)]
+            with m.Case(Opcode.BACKWARD):
+                m.d.comb += a.cols.eq(f.depth)
+            with m.Case(Opcode.UPDATE):
+                m.d.comb += a.cols.eq(f.rows)
+            with m.Case(Opcode.LOSS, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
+                m.d.comb += a.memory.eq(Memory.ACT)
+            with m.Case(Opcode.ADD, Opcode.MULTIPLY):
+                m.d.comb += a.memory.eq(f.memory)
+        m.d.comb += [b.used.eq(1)]
+        with m.Switch(op):
+            with m.Case(Opcode.FORWARD, Opcode.BACKWARD):
+                m.d.comb += [b.memory.eq(Memory.WGT), b.weights.eq(1)]
+            with m.Case(Opcode.UPDATE):
+                m.d.comb += [b.memory.eq(Memory.ACT), b.cols.eq(f.cols - f.bias)]
+            with m.Case(Opcode.LOSS):
+                pass
+            with m.Case(Opcode.UNPOOL, Opcode.DW_UPDATE, Opcode.MULTIPLY, Opcode.REDUCE):
+                m.d.comb += b.memory.eq(Memory.ACT)
+            with m.Case(*passes.KERNEL_ROWS):
+                m.d.comb += [b.memory.eq(Memory.WGT), b.used.eq(no_constant)]
+            with m.Case(Opcode.ADD):
+                m.d.comb += b.memory.eq(f.memory)
+            with m.Default():
+                m.d.comb += b.used.eq(0)
+        m.d.comb += d.used.eq((op != Opcode.STORE) & (op != Opcode.HALT))
+        with m.Switch(op):
+            with m.Case(Opcode.LOAD):
+                m.d.comb += [d.memory.eq(f.memory), d.weights.eq(1)]
+            with m.Case(Opcode.FORWARD, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
+                m.d.comb += d.memory.eq(Memory.ACT)
+            with m.Case(Opcode.UPDATE):
+                m.d.comb += [d.memory.eq(Memory.WGT), d.weights.eq(1)]
+            with m.Case(Opcode.DW_UPDATE):
+                m.d.comb += d.memory.eq(Memory.WGT)
+            with m.Case(Opcode.ADD, Opcode.MULTIPLY):
+                m.d.comb += d.memory.eq(f.memory)
+        m.d.comb += [mask.memory.eq(Memory.ACT)]
+        m.d.comb += mask.used.eq(among(op, passes.MASKED) & f.mask)
         used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(2)
         base, pitch = Signal(20), Signal(12)
-        op = f.opcode
-        m.d.comb += [cols.eq(f.cols), memory.eq(Memory.ERR)]
-        with m.Switch(time):
-            with m.Case(TIMES["extent_a"]):
-                m.d.comb += [base.eq(f.a_base), pitch.eq(f.a_pitch)]
-                m.d.comb += used.eq((op != Opcode.LOAD) & (op != Opcode.HALT))
-                with m.Switch(op):
-                    with m.Case(Opcode.STORE):
-                        m.d.comb += [memory.eq(f.memory), weights.eq(1)]
-                    with m.Case(Opcode.FORWARD):
-                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.depth - f.bias)]
-                    with m.Case(Opcode.BACKWARD):
-                        m.d.comb += cols.eq(f.depth)
-                    with m.Case(Opcode.UPDATE):
-                        m.d.comb += cols.eq(f.rows)
-                    with m.Case(Opcode.LOSS, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
-                        m.d.comb += memory.eq(Memory.ACT)
-                    with m.Case(Opcode.ADD, Opcode.MULTIPLY):
-                        m.d.comb += memory.eq(f.memory)
-            with m.Case(TIMES["extent_b"]):
-                m.d.comb += [base.eq(f.b_base), pitch.eq(f.b_pitch), used.eq(1)]
-                with m.Switch(op):
-                    with m.Case(Opcode.FORWARD, Opcode.BACKWARD):
-                        m.d.comb += [memory.eq(Memory.WGT), weights.eq(1)]
-                    with m.Case(Opcode.UPDATE):
-                        m.d.comb += [memory.eq(Memory.ACT), cols.eq(f.cols - f.bias)]
-                    with m.Case(Opcode.LOSS):
-                        pass
-                    with m.Case(Opcode.UNPOOL, Opcode.DW_UPDATE, Opcode.MULTIPLY, Opcode.REDUCE):
-                        m.d.comb += memory.eq(Memory.ACT)
-                    with m.Case(*passes.KERNEL_ROWS):
-                        m.d.comb += [memory.eq(Memory.WGT), used.eq(f.constant == 0)]
-                    with m.Case(Opcode.ADD):
-                        m.d.comb += memory.eq(f.memory)
-                    with m.Default():
-                        m.d.comb += used.eq(0)
-            with m.Case(TIMES["extent_d"]):
-                m.d.comb += [base.eq(f.d_base), pitch.eq(f.d_pitch)]
-                m.d.comb += used.eq((op != Opcode.STORE) & (op != Opcode.HALT))
-                with m.Switch(op):
-                    with m.Case(Opcode.LOAD):
-                        m.d.comb += [memory.eq(f.memory), weights.eq(1)]
-                    with m.Case(Opcode.FORWARD, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
-                        m.d.comb += memory.eq(Memory.ACT)
-                    with m.Case(Opcode.UPDATE):
-                        m.d.comb += [memory.eq(Memory.WGT), weights.eq(1)]
-                    with m.Case(Opcode.DW_UPDATE):
-                        m.d.comb += memory.eq(Memory.WGT)
-                    with m.Case(Opcode.ADD, Opcode.MULTIPLY):
-                        m.d.comb += memory.eq(f.memory)
-            with m.Case(TIMES["extent_m"]):
-                m.d.comb += [base.eq(f.m_base), pitch.eq(f.m_pitch), memory.eq(Memory.ACT)]
-                m.d.comb += used.eq(among(op, passes.MASKED) & f.mask)
+        for p in "abdm":
+            m.d.sync += held[p].eq(kinds[p])
+            with m.If(now[TIMES[f"extent_{p}"] + _BESIDE]):
+                m.d.comb += [
+                    base.eq(f[f"{p}_base"]),
+                    pitch.eq(f[f"{p}_pitch"]),
+                    used.eq(held[p].used),
+                    cols.eq(held[p].cols),
+                    weights.eq(held[p].weights),
+                    memory.eq(held[p].memory),
+                ]
 
         # Beside the multiplier: operands; words of a row or group; the end less the product; the end.
         depths = Array(Const(params.depth(k), SIZE_BITS) for k in Memory)
@@ -345,7 +362,7 @@ class Geometry(wiring.Component):
         words = Mux(weights_2, grouped + apart, blocks)
         pitch_2, limit = register(12), [register(SIZE_BITS, name=f"limit_{k}") for k in range(4)]
         extent, far, wrong = register(SIZE_BITS + 16), register(signed(SIZE_BITS + 18)), register()
-        several = register()  # rows
+        many, several = register(), register()  # rows
         m.d.sync += [
             used_1.eq(used),
             cols_1.eq(Mux(weights, grouped_cols, cols)),
@@ -360,7 +377,8 @@ class Geometry(wiring.Component):
             pitch_2.eq(pitch_1),
             pitch_3.eq(pitch_2),
             *(late.eq(early) for early, late in zip(limit, limit[1:], strict=False)),
-            several.eq(x > 1),
+            many.eq(x > 1),
+            several.eq(many),
             used_3.eq(used_2),
             above.eq(below + words),
             words_3.eq(words),

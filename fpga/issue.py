@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, unsigned
+from amaranth import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -82,9 +82,8 @@ class Issue(wiring.Component):
         left, done = register(16), register(16)
         height, width = register(range(n + 1)), register(range(n + 1))
         hold, free = register(16), register()
-        issued, closes, closed = Signal(), Signal(), Signal()
+        issued, closes, closed = Signal(), register(), Signal()
         m.d.comb += [
-            closes.eq(ends & now.last),
             issued.eq(running & loaded & (~closes | free)),
             closed.eq(issued & closes),
             self.take.eq(self.valid & (~loaded | (issued & ends))),
@@ -111,12 +110,14 @@ class Issue(wiring.Component):
         a_wraps, b_wraps = now.a.turn == n - 1, now.b.turn == n - 1
         with m.If(self.take):
             m.d.sync += [loaded.eq(1), now.eq(segment), left.eq(self.span), ends.eq(segment.single | single)]
+            m.d.sync += closes.eq((segment.single | single) & segment.last)
         with m.Elif(issued & ends):
             m.d.sync += loaded.eq(0)
         with m.Elif(issued):
             m.d.sync += [
                 left.eq(left - 1),
                 ends.eq(left == 2),
+                closes.eq((left == 2) & now.last),
                 now.a.turn.eq(now.a.turn + 1),
                 now.b.turn.eq(now.b.turn + 1),
                 now.a.address.eq(now.a.address + Mux(a_wraps, a_around, a_on) + (a_column & b_wraps)),
@@ -137,5 +138,9 @@ class Issue(wiring.Component):
             width.eq(tiles.cols_valid),
         ]
         useful, counted = register(self.work.shape()), Signal()
-        m.d.sync += [useful.eq(height * width), counted.eq(valid & product), self.work.eq(Mux(counted, useful, 0))]
+        # Adders, where `*` would take a multiplier for a few bits.
+        parts: list[Value] = [Mux(width[k], height << k, 0) for k in range(len(width))]
+        while len(parts) > 1:
+            parts = [sum(parts[k : k + 2], Const(0)) for k in range(0, len(parts), 2)]
+        m.d.sync += [useful.eq(parts[0]), counted.eq(valid & product), self.work.eq(Mux(counted, useful, 0))]
         return m

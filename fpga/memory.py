@@ -1,14 +1,18 @@
+# amaranth: UnusedElaboratable=no
 """A banked memory with its address generator: rows and columns of a skewed matrix, one a cycle."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Array, Module, Mux, Signal, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.fpga.common import copies, delay, lanes, register
+
+#: Of all banks: nobody minds what a word that is read as it is written comes as.
+ATTRIBUTES = {"no_rw_check": 1}
 
 
 def address_bits(depth: int) -> int:
@@ -26,6 +30,45 @@ def read_request(n: int, bits: int) -> wiring.Signature:
     return wiring.Signature({"enable": Out(1), "address": Out(bits), "near": Out(n), "far": Out(n)})
 
 
+def connect(
+    m: Module, name: str, bank: memory.Memory, platform: Any, read: Value, enable: Value, target: Value, word: Value
+) -> Value:
+    """A bank as a submodule of m; the word at `read`, three cycles later, from registers straight behind the memory.
+    enable, target, word: written; they reach the memory in the next cycle, as `read` does.
+
+    A platform that has `page_words` gets a bank of more words as memories of so many, each with registers of its own
+    before and after it, where block RAMs are wider than deep banks would have them: a block RAM's own output register
+    can only take what no multiplexer stands before. The same words in the same cycles.
+    """
+    whole: int = bank.depth
+    words = min(whole, getattr(platform, "page_words", whole))
+    pages, low = -(-whole // words), address_bits(words)
+    captured = []
+    data = register(len(word), name=f"{name}_data")
+    m.d.sync += data.eq(word)
+    for page in range(pages):
+        part, label = bank, name
+        if pages > 1:
+            depth, label = min(words, whole - page * words), f"{name}_page_{page}"
+            part = memory.Memory(shape=bank.shape, depth=depth, init=[], attrs=ATTRIBUTES)
+        m.submodules[label] = part
+        reader, writer = part.read_port(), part.write_port()
+        writes, out = Signal(name=f"{label}_writes"), register(len(word), name=f"{label}_out")
+        m.d.sync += [
+            writes.eq(enable & (target[low:] == page) if pages > 1 else enable),
+            out.eq(reader.data),
+        ]
+        m.d.comb += [
+            reader.addr.eq(copies(m, read[:low], 1, f"{label}_address")[0][: len(reader.addr)]),
+            writer.addr.eq(copies(m, target[:low], 1, f"{label}_place")[0][: len(writer.addr)]),
+            writer.data.eq(data),
+            writer.en.eq(writes),
+        ]
+        captured.append(out)
+    which = delay(m, read[low:], 3, f"{name}_which", data=True)[-1] if pages > 1 else None
+    return captured[0] if which is None else Array(captured)[which]
+
+
 class BankedMemory(wiring.Component):
     """N banks of `depth` words, one read port and one write port each (arch/layout.py has the layout).
 
@@ -37,14 +80,14 @@ class BankedMemory(wiring.Component):
     bank's ports have registers of their own straight before and after them: a block RAM takes most of a cycle.
     """
 
-    READ_LATENCY = 5
+    READ_LATENCY = 6
     WRITE_LATENCY = 2
 
     def __init__(self, n: int, depth: int, width: int) -> None:
         self.n, self.depth, self.width = n, depth, width
         self.bits = address_bits(depth)
         #: The banks; a simulation may look into their `data`.
-        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}) for _ in range(n)]
+        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs=ATTRIBUTES) for _ in range(n)]
         super().__init__(
             {
                 "read": In(read_request(n, self.bits)),
@@ -76,28 +119,22 @@ class BankedMemory(wiring.Component):
         with m.Else():
             m.d.sync += multiple.eq(0)
 
-        address = [register(self.bits, name=f"address_{i}") for i in range(n)]
+        # Banks lie all over a device: what is read takes two cycles to come back, a request a cycle to each bank, and
+        # what is written two.
+        asked = copies(m, read.address, n, "asked")
+        by_far, by_near = (
+            delay(m, which, 1, name, data=True)[-1] for which, name in ((read.far, "far"), (read.near, "near"))
+        )
+        chosen = [register(self.bits, name=f"chosen_{i}") for i in range(n)]
         for i in range(n):
-            offset = Mux(read.far[i], far[i], Mux(read.near[i], near[i], 0))
-            chosen = register(self.bits, name=f"chosen_{i}")
-            m.d.sync += [chosen.eq(read.address + offset), address[i].eq(chosen)]
+            offset = Mux(by_far[i], far[i], Mux(by_near[i], near[i], 0))
+            m.d.sync += chosen[i].eq(asked[i] + offset)
 
-        # Banks lie all over a device: what is written takes two cycles to get there, what is
-        # read one, and two to come back.
         write = self.write
-        target, word = copies(m, write.address, 1, "target")[0], delay(m, write.data, 2, "word", data=True)[-1]
-        enable = delay(m, write.enable, 2, "enable")[-1]
-        place = copies(m, target, n, "place")
-        captured, o = register(self.o.shape()), register(self.o.shape())
+        target, word = copies(m, write.address, 1, "target")[0], delay(m, write.data, 1, "word", data=True)[-1]
+        enable = delay(m, write.enable, 1, "enable")[-1]
+        o = register(self.o.shape())
         for i, bank in enumerate(self.banks):
-            m.submodules[f"bank_{i}"] = bank
-            reader, writer = bank.read_port(), bank.write_port()
-            m.d.comb += [
-                reader.addr.eq(address[i]),
-                writer.addr.eq(place[i]),
-                writer.data.eq(word[i]),
-                writer.en.eq(enable[i]),
-            ]
-            m.d.sync += [captured[i].eq(reader.data), o[i].eq(captured[i])]
+            m.d.sync += o[i].eq(connect(m, f"bank_{i}", bank, platform, chosen[i], enable[i], target, word[i]))
         m.d.comb += self.o.eq(o)
         return m

@@ -87,25 +87,30 @@ class Registers(wiring.Component):
         m.d.sync += [asked_data.eq(bus.write_data), asked.eq(bus.write), write.eq(asked)]
         m.d.sync += [address.eq(asked_address), written.eq(asked_data)]
         m.d.sync += [chosen[name].eq(asked_address[2:] == place) for name, place in plain.items()]
-        # SCALE begins at half the window; those beyond the core's are zero.
-        index = address[2:-1]
-        is_scale = address[-1] & (index < self.params.scales)
+        # SCALE begins at half the window; those beyond the core's are zero. It is reached a cycle before the others:
+        # what is read of it is a register when they are chosen.
+        index = asked_address[2:-1]
+        is_scale = asked_address[-1] & (index < self.params.scales)
+        scaled = register()
         m.d.comb += self.scale_index.eq(index)
         m.d.sync += [
-            self.scale_data.eq(written),
+            scaled.eq(is_scale),
+            self.scale_data.eq(asked_data),
             self.scale_write_index.eq(index),
-            self.scale_write.eq(write & is_scale),
+            self.scale_write.eq(asked & is_scale),
         ]
         m.d.sync += self.command.eq(0)
         with m.If(write & chosen["CONTROL"]):
             for name, field in REGISTERS["CONTROL"].fields.items():
                 m.d.sync += self.command[name].eq(written[field.lsb])
+        zero = register()
+        m.d.sync += zero.eq(asked_data == 0)
         with m.If(write & chosen["ENTRY"]):
             m.d.sync += self.entry.eq(written)
         with m.If(write & chosen["COUNT"]):
             m.d.sync += self.program_count.eq(written)
         with m.If(write & chosen["SEED"]):
-            m.d.sync += self.seed.eq(Mux(written == 0, GOLDEN, written))
+            m.d.sync += self.seed.eq(Mux(zero, GOLDEN, written))
         with m.Elif(self.step_seed):
             m.d.sync += self.seed.eq(xorshift(self.seed))
 
@@ -119,7 +124,7 @@ class Registers(wiring.Component):
             grown = clipped if name == "saturated" else count[name]
             with m.If(self.command.clear):
                 m.d.sync += counter.eq(0)
-            with m.Elif(grown != 0):
+            with m.Else():
                 m.d.sync += counter.eq(counter + grown)
         with m.If(self.command.clear):
             m.d.sync += overflow.eq(0)
@@ -151,7 +156,7 @@ class Registers(wiring.Component):
             "INSTRUCTIONS": counters["instructions"],
             "SATURATED": counters["saturated"],
         }
-        found = Cat(Mux(is_scale, Cat(self.scale), 0), Const(0, 16))
+        found = Cat(Mux(scaled, self.scale, 0), Const(0, 16))
         for name, value in contents.items():
             found = found | Mux(chosen[name], value, 0)
         m.d.sync += bus.read_data.eq(found)

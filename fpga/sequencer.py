@@ -84,14 +84,22 @@ class Sequencer(wiring.Component):
         counter = Signal(range(max(timing.FETCH, timing.setup(n), STREAMS * n + MIX_STAGES)))
         busy, done, error = Signal(), Signal(), Signal(Error)
         place, left = Signal(range(depth * WORDS + 1)), Signal(32 + 4)
-        fits, entry_outside = Signal(), Signal()
-        m.d.sync += [fits.eq(self.entry + self.count <= depth), entry_outside.eq(self.entry >= depth)]
+        fits, entry_outside, total = Signal(), Signal(), Signal(33)
+        m.d.sync += [
+            total.eq(self.entry + self.count),
+            fits.eq(total <= depth),
+            entry_outside.eq(self.entry >= depth),
+        ]
+        # Flags are registers: a count is looked at a cycle ahead.
+        checked, none_left, none_asked = Signal(), Signal(), Signal()
+        m.d.sync += [checked.eq(counter == timing.FETCH - 2), none_asked.eq(self.count == 0)]
         draws = Signal()
         m.d.sync += [
             draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
             # Pulses, each in the last cycle of its phase.
             self.seed_start.eq(0),
             self.launch.eq(0),
+            self.locate.eq(0),
         ]
 
         def stop(why: Error) -> None:
@@ -102,7 +110,7 @@ class Sequencer(wiring.Component):
             """The last statement of a state, so that it wins."""
             with m.If(self.command.abort):
                 m.d.comb += self.flush.eq(1)
-                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0)]
+                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0), self.locate.eq(0), self.running.eq(0)]
                 stop(Error.ABORTED)
 
         m.d.comb += [
@@ -123,6 +131,7 @@ class Sequencer(wiring.Component):
                     m.next = "START"
                 with m.Elif(self.command.load_program):
                     m.d.sync += [place.eq(self.entry << 4), left.eq(self.count << 4), busy.eq(1)]
+                    m.d.sync += none_left.eq(none_asked)
                     m.next = "LOAD"
             with m.State("START"):
                 m.d.sync += outside.eq(entry_outside)
@@ -131,13 +140,13 @@ class Sequencer(wiring.Component):
             with m.State("LOAD"):
                 with m.If(~fits):
                     stop(Error.ENTRY)
-                with m.Elif(left == 0):
+                with m.Elif(none_left):
                     m.d.sync += busy.eq(0)
                     m.next = "IDLE"
                 with m.Else():
                     m.d.comb += [self.load.eq(1), write.en.eq(self.beat_valid)]
                     with m.If(self.beat_valid):
-                        m.d.sync += [place.eq(place + 1), left.eq(left - 1)]
+                        m.d.sync += [place.eq(place + 1), left.eq(left - 1), none_left.eq(left == 1)]
                 stop_if_aborted()
             with m.State("FETCH"):
                 m.d.comb += [
@@ -153,7 +162,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += counter.eq(counter + 1)
                 with m.If(outside):
                     stop(Error.ENTRY)
-                with m.Elif(counter == timing.FETCH - 1):
+                with m.Elif(checked):
                     m.d.sync += counter.eq(0)
                     with m.If(self.illegal):
                         stop(Error.ILLEGAL)
@@ -169,8 +178,8 @@ class Sequencer(wiring.Component):
                             m.next = "SETUP"
                 stop_if_aborted()
             with m.State("SETUP"):
-                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n), self.locate.eq(counter == LOCATE)]
-                m.d.sync += counter.eq(counter + 1)
+                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
+                m.d.sync += [counter.eq(counter + 1), self.locate.eq(counter == LOCATE - 1)]
                 with m.If(counter == timing.setup(n) - 3):
                     m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
                 with m.If(counter == timing.setup(n) - 1):
@@ -178,6 +187,7 @@ class Sequencer(wiring.Component):
                     with m.If(draws):
                         m.next = "SEED"
                     with m.Else():
+                        m.d.sync += self.running.eq(1)
                         m.next = "RUN"
                 stop_if_aborted()
             with m.State("SEED"):
@@ -186,13 +196,14 @@ class Sequencer(wiring.Component):
                 with m.If(counter == STREAMS * n + MIX_STAGES - 3):
                     m.d.sync += self.launch.eq(1)
                 with m.If(counter == STREAMS * n + MIX_STAGES - 1):
-                    m.d.sync += counter.eq(0)
+                    m.d.sync += [counter.eq(0), self.running.eq(1)]
                     m.next = "RUN"
                 stop_if_aborted()
             with m.State("RUN"):
-                m.d.comb += [self.cycles.eq(1), self.running.eq(1)]
+                m.d.comb += self.cycles.eq(1)
                 with m.If(self.finish):
                     m.d.comb += self.ended.eq(1)
+                    m.d.sync += self.running.eq(0)
                     with m.If(stepping):
                         stop(Error.NONE)
                     with m.Else():

@@ -10,10 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.numbers import RANDOM_BITS, Rounding
-from insitu.fpga.common import Compared, copies, register
-
-#: Bits whose conjunctions with a mask are joined between two registers.
-GROUP = 8
+from insitu.fpga.common import Compared, copies, grouped_any, register
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class ShiftLayout(data.StructLayout):
 class ShiftControl(wiring.Component):
     """`ShiftLayout` from a shift in [-left, right] and a rounding. LATENCY cycles; static while an instruction runs."""
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, shape: ShiftShape) -> None:
         self.shape = shape
@@ -77,16 +74,17 @@ class ShiftControl(wiring.Component):
         left, right, o = self.shape.left, self.shape.right, register(self.o.shape())
         m.d.comb += self.o.eq(o)
         shift = register(signed(7))
-        positive = shift > 0
+        cut, raised = register(6), register(6)
         below, s, half, rest, whole = register(6), register(6), register(6), register(6), register(6)
-        cut = Mux(positive, shift[:6], 0)
         m.d.sync += [
             shift.eq(self.shift),
+            cut.eq(Mux(shift > 0, shift[:6], 0)),
+            raised.eq(shift + left),
             s.eq(cut),
             below.eq(Mux(cut == 0, 0, cut - 1)),
             half.eq(cut >> 1),
             rest.eq((cut + 1) >> 1),
-            whole.eq(shift + left),
+            whole.eq(raised),
         ]
         at, under, lower, upper = (
             Compared(m, count, width, name)
@@ -138,13 +136,6 @@ def levels_of(amount: Any) -> tuple[range, range]:
     count = len(amount)
     cut = count - (count + 1) // 2
     return range(count - 1, cut - 1, -1), range(cut - 1, -1, -1)
-
-
-def grouped_any(m: Module, bits: Value, name: str) -> Value:
-    """Whether any bit is set, a cycle later, but for the OR of what is returned."""
-    groups = register(-(-len(bits) // GROUP), name=name)
-    m.d.sync += groups.eq(Cat(bits[k : k + GROUP].any() for k in range(0, len(bits), GROUP)))
-    return groups
 
 
 class RoundShift(wiring.Component):

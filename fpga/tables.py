@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The tables of functions: a memory of N banks like the others, in which every lane looks up its own word."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import FIELDS
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
-from insitu.fpga.memory import BankedMemory, address_bits
+from insitu.fpga.memory import ATTRIBUTES, BankedMemory, address_bits, connect
 
 
 class TableMemory(wiring.Component):
@@ -29,7 +30,7 @@ class TableMemory(wiring.Component):
         self.n, self.depth, self.width = n, depth, width
         self.bits = address_bits(depth)
         #: The banks; a simulation may look into their `data`.
-        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}) for _ in range(n)]
+        self.banks = [memory.Memory(shape=width, depth=depth, init=[], attrs=ATTRIBUTES) for _ in range(n)]
         super().__init__(
             {
                 "fields": In(FieldsLayout),
@@ -46,24 +47,21 @@ class TableMemory(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f, bits = self.n, self.fields, self.bits
-        address, word, enable = (
-            delay(m, value, self.WRITE_LATENCY, name, data=data)[-1]
+        target, word, enable = (
+            delay(m, value, self.WRITE_LATENCY - 1, name, data=data)[-1]
             for value, name, data in (
                 (self.write.address, "target", True),
                 (self.write.data, "word", True),
                 (self.write.enable, "enable", False),
             )
         )
-        captured, o = register(self.o.shape()), register(self.o.shape())
+        o = register(self.o.shape())
         m.d.comb += self.o.eq(o)
         # Every lane has these of its own.
         drops, sizes, bases = (copies(m, f[name], n, name) for name in ("table_drop", "table_bits", "table_base"))
         whole = FIELDS["table_base"].width
         for k, bank in enumerate(self.banks):
-            m.submodules[f"bank_{k}"] = bank
-            reader, writer = bank.read_port(), bank.write_port()
             part, index = register(signed(self.width), name=f"part_{k}"), register(signed(whole), name=f"index_{k}")
-            place = register(bits, name=f"place_{k}")
             # The lowest element has the table's first word: the highest bit is turned over.
             words = (
                 base | ((bit ^ (sizes[k] == at + 1)) & (sizes[k] > at))
@@ -72,14 +70,6 @@ class TableMemory(wiring.Component):
             m.d.sync += [
                 part.eq(self.x[k] >> Cat(Const(0, 2), drops[k][2:])),
                 index.eq(part >> drops[k][:2]),
-                place.eq(Cat(words)),
-                captured[k].eq(reader.data),
-                o[k].eq(captured[k]),
-            ]
-            m.d.comb += [
-                reader.addr.eq(place),
-                writer.addr.eq(address),
-                writer.data.eq(word[k]),
-                writer.en.eq(enable[k]),
+                o[k].eq(connect(m, f"bank_{k}", bank, platform, Cat(words)[:bits], enable[k], target, word[k])),
             ]
         return m

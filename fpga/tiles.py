@@ -76,15 +76,20 @@ class Loop:
         if single is None:
             single = register(name=f"{name}_single")
             m.d.sync += single.eq(count == 1)
-        self._single = single
+        self.single = single
+
+    @property
+    def ends_next(self) -> Value:
+        """The next round is the last."""
+        return self._left == 2
 
     def first(self) -> list[Any]:
         """Begin."""
-        return [self._left.eq(self._count), self.last.eq(self._single)]
+        return [self._left.eq(self._count), self.last.eq(self.single)]
 
     def next(self) -> list[Any]:
         """Go to the next round, which there is."""
-        return [self._left.eq(self._left - 1), self.last.eq(self._left == 2)]
+        return [self._left.eq(self._left - 1), self.last.eq(self.ends_next)]
 
 
 class Columns:
@@ -98,7 +103,7 @@ class Columns:
         self._group = Loop(m, shape.groups, "group")
         self._in_tail = register(name="in_tail")
         #: This is the last column of tiles.
-        self.last = self._block.last & self._group.last & (self._in_tail | ~shape.tail)
+        self.last = register(name="cols_last")
         #: Its lanes, how many, and that of the last column of all where this is it.
         ragged = self._block.last
         self.lanes = Mux(self._in_tail, 1, self.extent.lanes | ~ragged.replicate(n))
@@ -107,16 +112,19 @@ class Columns:
 
     def first(self) -> list[Any]:
         """Begin."""
-        return [*self._block.first(), *self._group.first(), self._in_tail.eq(0)]
+        only = self._block.single & self._group.single & ~self._shape.tail
+        return [*self._block.first(), *self._group.first(), self._in_tail.eq(0), self.last.eq(only)]
 
     def step(self, m: Module) -> None:
         """Go to the next column of tiles; from the last to the first."""
-        with m.If(~self._block.last):
-            m.d.sync += self._block.next()
-        with m.Elif(~self._group.last):
-            m.d.sync += [*self._block.first(), *self._group.next()]
+        block, group = self._block, self._group
+        with m.If(~block.last):
+            m.d.sync += [*block.next(), self.last.eq(block.ends_next & group.last & ~self._shape.tail)]
+        with m.Elif(~group.last):
+            only = block.single & group.ends_next & ~self._shape.tail
+            m.d.sync += [*block.first(), *group.next(), self.last.eq(only)]
         with m.Elif(self._shape.tail & ~self._in_tail):
-            m.d.sync += self._in_tail.eq(1)
+            m.d.sync += [self._in_tail.eq(1), self.last.eq(1)]
         with m.Else():
             m.d.sync += self.first()
 

@@ -13,7 +13,7 @@ from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
-from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, copies, count_of, delay, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.passes import among
@@ -163,12 +163,12 @@ class Transfer(wiring.Component):
             with m.Else():
                 m.d.sync += new.eq(rotator.o[k].value)
             m.d.comb += [fit.control.eq(self.fit), fit.i.eq(new), self.write_data[k].eq(fit.o)]
-            changed.append(fit.changed & self.write_lanes[k])
+            changed.append(fit.changed & self.write_lanes[k] & is_update)
         m.d.comb += [
             self.write_lanes.eq(bank_lanes[-1] & valid.replicate(n)),
             self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address", data=True)[-1]),
         ]
-        m.d.sync += self.unfit.eq(Mux(is_update, sum(changed), 0))
+        m.d.comb += self.unfit.eq(count_of(m, changed, "unfit_lanes"))
         return m
 
 

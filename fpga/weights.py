@@ -8,9 +8,9 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import Compared, lanes, register
+from insitu.fpga.common import Compared, grouped_any, lanes, register
 from insitu.fpga.fit import Fit, FitLayout
-from insitu.fpga.shift import grouped_any, levels_of, shifted_right
+from insitu.fpga.shift import levels_of, shifted_right
 
 
 class WeightLayout(data.StructLayout):

@@ -10,7 +10,7 @@ from typing import Any
 
 from amaranth import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
@@ -80,10 +80,11 @@ class Axis(wiring.Component):
     """One axis of a window: goes over the output pixels (FORWARD, POOL and what goes as they do), map pixels
     (BACKWARD), taps (UPDATE), or kernels side by side over the map (UNPOOL), and says what each of them meets.
 
-    geometry: static from SETTLE cycles before `start` on, fields for longer. start: go to the first. step: go to the
+    geometry: static from SETTLE cycles before `start` on, its taps and places and the fields for longer. start: go to
+    the first. step: go to the
     next; from the last to the first. last: this is the last. A run of pairs is met, maybe of none, that begins at `a`
-    (of A's pixels) and `b` (of taps, or B's pixels); how many are in `count`, two cycles later in which `advance` is
-    set. missed: likewise, in UNPOOL: no output pixel has this kernel.
+    (of A's pixels) and `b` (of taps, or B's pixels); how many are in `count`, two cycles later. missed: likewise, in
+    UNPOOL: no output pixel has this kernel.
 
     With `tap` the tap, or map pixel of UPDATE, and `place` the pixel of A, of the run's first pair: FORWARD begins
     above the map, at tap `pad` of map pixel 0, and a step on leaves fewer taps out, until tap 0 is inside. BACKWARD
@@ -103,7 +104,6 @@ class Axis(wiring.Component):
                 "geometry": In(GeometryLayout(n, bits)),
                 "start": In(1),
                 "step": In(1),
-                "advance": In(1),
                 "a": Out(place),
                 "b": Out(place),
                 "last": Out(1),
@@ -162,12 +162,31 @@ class Axis(wiring.Component):
         end = register(8)
         m.d.sync += end.eq(Mux(update, 0, given - 1))
         m.d.comb += [self.a.eq(a), self.b.eq(b)]
-        crosses = Mux(forward, f.stride & (tap == 1), (tap >= f.stride) & (place != end))
-        moves = pools | (forward & (tap == 0))
-        kind = {"move": moves, "cross": ~moves & crosses, "stay": ~moves & ~crosses}
+        # What comes next is known when its tap and pixel are: `crosses`, `moves`, neither.
+        crosses, moves, begin_crosses, begin_moves = register(), register(), register(), register()
+        at_end, begin_at_end, end_before = register(), register(), register(8)
+        strides, toward = register(), register()
+        m.d.sync += [
+            strides.eq(f.stride),
+            toward.eq(forward & ~pools),
+            end_before.eq(Mux(update, 1, given - 2)),
+            begin_at_end.eq(begin_place == end),
+            begin_moves.eq(pools | (forward & (begin_tap == 0))),
+            begin_crosses.eq(
+                ~pools
+                & Mux(forward, f.stride & (begin_tap == 1), ((begin_tap != 0) | ~f.stride) & (begin_place != end))
+            ),
+        ]
+        # A pass that neither goes forward nor pools never has a tap below zero, nor a pixel beyond the end.
+        nears_end = place[:8] == end_before
+        stays = ~moves & ~crosses
+        ready_next = stays | ~strides | tap[1:].any()
+        at_end_next = Mux(stays, at_end, nears_end)
+        to_zero = Mux(crosses, 1, Mux(moves, tap == 0, tap == Mux(strides, 2, 1)))
+        to_one = strides & stays & (tap == 3)
 
         def chosen(by: dict[str, Any]) -> Value:
-            return Mux(kind["move"], by["move"], Mux(kind["cross"], by["cross"], by["stay"]))
+            return Mux(moves, by["move"], Mux(crosses, by["cross"], by["stay"]))
 
         total = register(8)
         m.d.sync += total.eq(Mux(mode.backward, mapped, Mux(update, kernel, given)))
@@ -179,6 +198,7 @@ class Axis(wiring.Component):
         with m.If(self.start | (self.step & self.last)):
             m.d.sync += [tap.eq(begin_tap), place.eq(begin_place), a.eq(begin[0]), b.eq(begin[1])]
             m.d.sync += [*loop.first(), ahead.eq(mapped), covered.eq(at_once)]
+            m.d.sync += [moves.eq(begin_moves), crosses.eq(begin_crosses), at_end.eq(begin_at_end)]
         with m.Elif(self.step):
             m.d.sync += [
                 tap.eq(tap + chosen(tap_by)),
@@ -189,6 +209,9 @@ class Axis(wiring.Component):
                     for part in ("address", "turn")
                 ),
                 *loop.next(),
+                moves.eq(pools | (toward & to_zero)),
+                crosses.eq(Mux(toward, to_one, ~pools & ready_next & ~at_end_next)),
+                at_end.eq(at_end_next),
                 ahead.eq(ahead - kernel),
                 covered.eq(ahead <= (kernel << 1)),
             ]
@@ -201,17 +224,16 @@ class Axis(wiring.Component):
             strided.eq(f.stride & (mode.backward | update)),
         ]
         taps_left, places_left, beyond = register(signed(11)), register(signed(19)), register()
-        with m.If(self.advance):
-            m.d.sync += [
-                taps_left.eq((tap_end - tap) >> strided),
-                places_left.eq(Mux(mode.backward, place + 1, Mux(unpool, place_end, place_end - place))),
-                beyond.eq(unpool & (place >= given)),
-                self.missed.eq(beyond),
-            ]
-            with m.If((taps_left <= 0) | (places_left <= 0)):
-                m.d.sync += self.count.eq(0)
-            with m.Else():
-                m.d.sync += self.count.eq(Mux(taps_left < places_left, taps_left, places_left))
+        m.d.sync += [
+            taps_left.eq((tap_end - tap) >> strided),
+            places_left.eq(Mux(mode.backward, place + 1, Mux(unpool, place_end, place_end - place))),
+            beyond.eq(unpool & (place >= given)),
+            self.missed.eq(beyond),
+        ]
+        with m.If((taps_left <= 0) | (places_left <= 0)):
+            m.d.sync += self.count.eq(0)
+        with m.Else():
+            m.d.sync += self.count.eq(Mux(taps_left < places_left, taps_left, places_left))
         return m
 
 
@@ -227,10 +249,12 @@ class WindowWalker(wiring.Component):
     meets nothing has a single segment of zeros: one step, or, where the bias is one of the tap's columns, all of them.
     """
 
-    #: A tile, sums of its places, all of a tile, its segment, that shown, a product, its difference, the queue.
-    LATENCY = 8
-    #: Segments that may wait, and with how many of them others are begun: it takes five cycles until those wait too.
-    DEPTH = 16
+    #: A tile, sums of its places, all of a tile, what its segments begin with, two in its queue, its segment, that
+    #: shown, a product, its difference, two in the queue.
+    LATENCY = 12
+    #: Tiles and segments that may wait, one of each on show, and with how many of them others are begun: it takes some
+    #: cycles until those wait too.
+    DEPTH = 17
     ENOUGH = 8
 
     def __init__(self, n: int, bits: int) -> None:
@@ -253,7 +277,7 @@ class WindowWalker(wiring.Component):
         mode = Modes(m, f.opcode)
         forward, update, unpool = mode.forward, mode.update, mode.unpool
         place = PlaceLayout(n, bits)
-        room, take = register(), Signal()
+        room, tile_room, take = register(), register(), Signal()
 
         # 1: the tiles.
         m.submodules.rows = rows = Extent(n)
@@ -264,9 +288,8 @@ class WindowWalker(wiring.Component):
         down, across = Loop(m, tiles_down, "tile"), Loop(m, cols.blocks, "block", cols.single)
         m.submodules.axis_down = y = Axis(n, bits, down=True)
         m.submodules.axis_across = x = Axis(n, bits, down=False)
-        active, in_tail, sums_valid, whole_valid = Signal(), register(), Signal(), Signal()
-        advance, step = Signal(), Signal()
-        m.d.comb += [advance.eq(~whole_valid | take), step.eq(active & advance)]
+        active, in_tail, step = Signal(), register(), Signal()
+        m.d.comb += step.eq(active & tile_room)
         sided, inner_blocks, tailed, to_next_block = register(), register(), register(), register()
         m.d.sync += [
             sided.eq(unpool | mode.paired),
@@ -290,7 +313,7 @@ class WindowWalker(wiring.Component):
         ended = across.last & x.last & y.last
         m.d.comb += last_tile.eq(down.last & Mux(in_tail, across.last | inner_blocks, ended & ~tailed))
         for axis in (x, y):
-            m.d.comb += [axis.fields.eq(f), axis.geometry.eq(g), axis.start.eq(self.start), axis.advance.eq(advance)]
+            m.d.comb += [axis.fields.eq(f), axis.geometry.eq(g), axis.start.eq(self.start)]
         m.d.comb += [x.step.eq(step & pixel_ends), y.step.eq(x.step & x.last)]
         with m.If(step):
             with m.If(~down.last):
@@ -330,30 +353,27 @@ class WindowWalker(wiring.Component):
             beyond_taps.eq(Mux(g.several | mode.kernel_row, g.grouped, 0)),
             bias_turn.eq(Mux(mode.kernel_row, g.taps_turn, 0)),
         ]
-        with m.If(advance):
-            m.d.sync += [
-                sums_valid.eq(active),
-                *_set(a_pair, *_sum(x.a, y.a)),
-                *_set(b_pair, *_sum(x.b, y.b)),
-                *_set(a_rest, a_base + a_down.address, a_down.turn),
-                *_set(b_rest, b_base + b_down.address, b_down.turn),
-                pair_flags.last.eq(last_tile),
-                pair_flags.tail.eq(in_tail),
-                pair_flags.right.eq(across.last),
-                whole_valid.eq(sums_valid),
-                *_set(a, *_sum(a_pair, a_rest)),
-                *_set(b, *_sum(b_pair, b_rest)),
-                bias_at.eq(b_rest.address + beyond_taps),
-                tile_flags.eq(pair_flags),
-            ]
-            # UPDATE's bias meets all of A, whatever the map.
-            with m.If(pair_flags.tail):
-                m.d.sync += _set(a, a_rest.address, a_rest.turn)
+        m.d.sync += [
+            *_set(a_pair, *_sum(x.a, y.a)),
+            *_set(b_pair, *_sum(x.b, y.b)),
+            *_set(a_rest, a_base + a_down.address, a_down.turn),
+            *_set(b_rest, b_base + b_down.address, b_down.turn),
+            pair_flags.last.eq(last_tile),
+            pair_flags.tail.eq(in_tail),
+            pair_flags.right.eq(across.last),
+            *_set(a, *_sum(a_pair, a_rest)),
+            *_set(b, *_sum(b_pair, b_rest)),
+            bias_at.eq(b_rest.address + beyond_taps),
+            tile_flags.eq(pair_flags),
+        ]
+        # UPDATE's bias meets all of A, whatever the map.
+        with m.If(pair_flags.tail):
+            m.d.sync += _set(a, a_rest.address, a_rest.turn)
         height = Mux(tile_flags.tail, f.out_height, y.count)
         width = Mux(tile_flags.tail, f.out_width, x.count)
-        empty = (height == 0) | (width == 0)
+        empty = ~height.any() | ~width.any()
 
-        # 4: the segments of a tile: a rectangle, then the bias where it is a group of its own.
+        # 4: what the segments of a tile begin with; a queue of that.
         apart, whole_tap = register(), register()
         # What B or the mask has its turn after is no bias.
         seconds, named_act, twice = register(), register(), register()
@@ -374,12 +394,39 @@ class WindowWalker(wiring.Component):
                     axis_a[part].eq(Mux(unpool, 0, Mux(mode.backward, -one, one))),
                     axis_b[part].eq(other << strided),
                 ]
+        flags = ("empty", "single", "extra", "right", "zero", "apart", "last_x", "last_y", "only", "final")
+        tile_shape = data.StructLayout(
+            {"a": place, "b": place, "bias": bits, "wide": 8, "high": 8, **dict.fromkeys(flags, 1)}
+        )
+        whole = register(tile_shape)
+        m.d.sync += [
+            whole.a.eq(a),
+            whole.b.eq(b),
+            whole.bias.eq(bias_at),
+            whole.wide.eq(width),
+            whole.high.eq(height),
+            whole.empty.eq(empty),
+            whole.single.eq(empty & ~whole_tap),
+            whole.extra.eq((empty & apart) | (tile_flags.tail & mode.kernel_update)),
+            whole.right.eq(tile_flags.right),
+            whole.zero.eq((empty & ~apart) | x.missed | y.missed),
+            whole.apart.eq(apart & ~empty),
+            whole.last_x.eq((width == 1) | empty),
+            whole.last_y.eq((height == 1) | empty),
+            whole.only.eq(empty | ((width == 1) & (height == 1) & ~apart)),
+            whole.final.eq(tile_flags.last),
+        ]
+        tiles, tile = self._queue(m, "tiles", whole, delay(m, step, 3, "whole_valid")[-1], take)
+        m.d.sync += tile_room.eq(tiles.level <= self.ENOUGH)
+
+        # 5: the segments of a tile: a rectangle, then the bias where it is a group of its own.
         busy, shown, at = Signal(), register(SegmentLayout(n, bits)), register(bits)
         a_row, b_row = register(place), register(place)
         wide, left_x, left_y, last_x, last_y = register(8), register(8), register(8), register(), register()
         bias_next, final_next = register(), register()
-        ends = Signal()
-        m.d.comb += [ends.eq(last_x & last_y & ~bias_next), take.eq(room & whole_valid & (~busy | ends))]
+        # `ends`: what is shown is the tile's last.
+        ends, narrow = register(), register()
+        m.d.comb += take.eq(room & tiles.r_rdy & (~busy | ends))
         out_valid, out = Signal(), register(SegmentLayout(n, bits))
         m.d.sync += out_valid.eq(busy & room)
         with m.If(room):
@@ -387,39 +434,41 @@ class WindowWalker(wiring.Component):
         with m.If(room & busy & ~ends):
             with m.If(last_x & last_y):
                 m.d.sync += [*_set(shown.b, at, bias_turn), shown.single.eq(1), shown.extra.eq(1), bias_next.eq(0)]
+                m.d.sync += ends.eq(1)
                 with m.If(seconds):
                     m.d.sync += shown.a.eq(shown.b)
             with m.Elif(~last_x):
                 m.d.sync += [left_x.eq(left_x - 1), last_x.eq(left_x == 2)]
+                m.d.sync += ends.eq((left_x == 2) & last_y & ~bias_next)
                 m.d.sync += [*_set(shown.a, *_sum(shown.a, a_x)), *_set(shown.b, *_sum(shown.b, b_x))]
             with m.Else():
-                m.d.sync += [left_x.eq(wide), last_x.eq(wide == 1), left_y.eq(left_y - 1), last_y.eq(left_y == 2)]
+                m.d.sync += [left_x.eq(wide), last_x.eq(narrow), left_y.eq(left_y - 1), last_y.eq(left_y == 2)]
+                m.d.sync += ends.eq(narrow & (left_y == 2) & ~bias_next)
                 for row, by, now in ((a_row, a_y, shown.a), (b_row, b_y, shown.b)):
                     m.d.sync += [*_set(row, *_sum(row, by)), *_set(now, *_sum(row, by))]
         with m.If(take):
             m.d.sync += [
                 busy.eq(1),
-                *_set(shown.a, a.address, a.turn),
-                *_set(shown.b, Mux(empty, bias_at, b.address), Mux(empty, bias_turn, b.turn)),
-                shown.single.eq(empty & ~whole_tap),
-                shown.extra.eq((empty & apart) | (tile_flags.tail & mode.kernel_update)),
-                shown.right.eq(tile_flags.right),
-                shown.zero.eq((empty & ~apart) | x.missed | y.missed),
-                a_row.eq(a),
-                b_row.eq(b),
-                at.eq(bias_at),
-                wide.eq(width),
-                left_x.eq(width),
-                last_x.eq((width == 1) | empty),
-                left_y.eq(height),
-                last_y.eq((height == 1) | empty),
-                bias_next.eq(apart & ~empty),
-                final_next.eq(tile_flags.last),
+                shown.a.eq(tile.a),
+                *_set(shown.b, Mux(tile.empty, tile.bias, tile.b.address), Mux(tile.empty, bias_turn, tile.b.turn)),
+                *(shown[name].eq(tile[name]) for name in ("single", "extra", "right", "zero")),
+                a_row.eq(tile.a),
+                b_row.eq(tile.b),
+                at.eq(tile.bias),
+                wide.eq(tile.wide),
+                left_x.eq(tile.wide),
+                last_x.eq(tile.last_x),
+                left_y.eq(tile.high),
+                last_y.eq(tile.last_y),
+                bias_next.eq(tile.apart),
+                ends.eq(tile.only),
+                narrow.eq(tile.last_x),
+                final_next.eq(tile.final),
             ]
         with m.Elif(room & ends):
             m.d.sync += busy.eq(0)
 
-        # 5, 6: columns begin at a row of bank 0.
+        # 6, 7: columns begin at a row of bank 0.
         columns = register()
         m.d.sync += columns.eq(mode.product & (forward | mode.backward))
         held, turned, queued = register(out.shape()), register(len(f.a_pitch) + log), register(out.shape())
@@ -429,15 +478,22 @@ class WindowWalker(wiring.Component):
             queued.eq(held),
             queued.a.address.eq(held.a.address - Mux(columns, turned, 0)),
         ]
-        # A multiple of four bits, as distributed memories are.
-        width = len(out.as_value())
-        m.submodules.queue = queue = SyncFIFO(width=width + -width % 4, depth=self.DEPTH)
-        m.d.comb += [
-            queue.w_data.eq(queued),
-            queue.w_en.eq(delay(m, out_valid, 2, "out_valid")[-1]),
-            self.valid.eq(queue.r_rdy),
-            self.segment.eq(queue.r_data[:width]),
-            queue.r_en.eq(self.take),
-        ]
+        queue, segment = self._queue(m, "queue", queued, delay(m, out_valid, 2, "out_valid")[-1], self.take)
+        m.d.comb += [self.valid.eq(queue.r_rdy), self.segment.eq(segment)]
         m.d.sync += room.eq(queue.level <= self.ENOUGH)
         return m
+
+    def _queue(self, m: Module, name: str, i: Any, valid: Any, take: Any) -> tuple[SyncFIFOBuffered, Any]:
+        """A queue and what it shows, from registers."""
+        # A multiple of four bits, as distributed memories are.
+        width = len(i.as_value())
+        queue = SyncFIFOBuffered(width=width + -width % 4, depth=self.DEPTH)
+        m.submodules[name] = queue
+        shown = Signal(i.shape(), name=f"{name}_shown")
+        m.d.comb += [
+            queue.w_data.eq(i),
+            queue.w_en.eq(valid),
+            queue.r_en.eq(take),
+            shown.as_value().eq(queue.r_data[:width]),
+        ]
+        return queue, shown

@@ -14,8 +14,12 @@ from insitu.host.cli.common import Batch, Core, Json, Model, console, emit
 def synth(
     core: Core = "edge8",
     target: Annotated[
-        str, typer.Option(help="`ecp5-85k-6`, the last the speed grade: place and route; `xc7`: yosys's estimate.")
-    ] = "ecp5-85k-6",
+        str,
+        typer.Option(
+            help="`ecp5-85k`, or with its speed grade, `ecp5-85k-6` to `-8` (the fastest, meant where none is given): "
+            "place and route; `xc7`: yosys's estimate."
+        ),
+    ] = "ecp5-85k",
     model: Model = "mlp:784-100-50-10",
     batch: Batch = 64,
     in_shape: InShape = None,
@@ -25,7 +29,7 @@ def synth(
 ) -> None:
     """Synthesise a core: logic, multipliers, memories, clock, and what that makes of a student's training.
 
-    Results are cached. Example: `insitu synth --core edge8 --target ecp5-85k-8`
+    Results are cached. Example: `insitu synth --core edge8 --target ecp5-85k`
     """
     from insitu.arch.params import CoreParams
     from insitu.fpga.synth import synthesise

@@ -41,8 +41,8 @@ def test_shifts_bias_and_the_next_exponent() -> None:
 
         async def tick() -> None:
             exponent, following = scales[ctx.get(unit.index) % 3]
-            ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
             await ctx.tick()
+            ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
 
         for _ in range(600):
             i = random_instruction(random)
@@ -115,7 +115,7 @@ def test_scale_registers_keep_both_writers() -> None:
         for index, value in ((3, 0x1234), (5, 0x5678), (4, 0)):
             ctx.set(unit.bus_index, index)
             ctx.set(unit.core_index, index)
-            await ctx.delay(1e-8)
+            await ctx.tick()
             assert ctx.get(unit.bus_o) == ctx.get(unit.core_o) == value
 
     simulate(unit, script)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amaranth import Fragment
 
 from insitu.arch.layout import Matrix, Memory
 from insitu.fpga.memory import BankedMemory
+from insitu.fpga.synth import Ecp5
 from tests.fpga.units import simulate
 
 
@@ -77,3 +79,32 @@ def test_rows_and_columns_come_as_the_layout_says(n: int, depth: int, pitch: int
             await read(None)
 
     simulate(unit, script)
+
+
+@pytest.mark.parametrize(("depth", "page"), [(61, 16), (64, 32), (40, 64)])
+def test_a_bank_in_pages_holds_the_same_words(depth: int, page: int) -> None:
+    """As it is synthesised: the words written, out of every page, in the same cycle."""
+    unit, random = BankedMemory(4, depth, 12), Random(page)
+    image = [[random.randrange(-2048, 2048) for _ in range(4)] for _ in range(depth)]
+
+    async def script(ctx: Any) -> None:
+        for address in random.sample(range(depth), depth):
+            # The words of the banks that are not named are other ones.
+            for lanes in (0b0101, 0b1010):
+                ctx.set(unit.write.address, address)
+                ctx.set(unit.write.enable, lanes)
+                for bank in range(4):
+                    ctx.set(unit.write.data[bank], image[address][bank] if lanes >> bank & 1 else 77)
+                await ctx.tick()
+        ctx.set(unit.write.enable, 0)
+        await ctx.tick().repeat(unit.WRITE_LATENCY)
+        due: list[int] = []
+        for k in range(3 * depth):
+            due.append(random.randrange(depth))
+            ctx.set(unit.read.address, due[-1])
+            await ctx.tick()
+            if k >= unit.READ_LATENCY - 1:
+                address = due[k - unit.READ_LATENCY + 1]
+                assert [ctx.get(unit.o[bank]) for bank in range(4)] == image[address]
+
+    simulate(Fragment.get(unit, Ecp5(page_words=page)), script)

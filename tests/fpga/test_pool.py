@@ -52,7 +52,7 @@ def test_pool_takes_the_largest(waits: float) -> None:
                     ctx.set(getattr(unit, name), value)
                 await tick()
         ctx.set(unit.valid, 0)
-        for _ in range(3):
+        for _ in range(Pool.LATENCY + 1):
             await tick()
         assert got == want
 
@@ -102,7 +102,7 @@ def test_unpool_puts_the_error_where_the_first_maximum_was(mask: bool) -> None:
                 await tick()
             before = len(words)
         ctx.set(unit.valid, 0)
-        for _ in range(10):
+        for _ in range(Pool.LATENCY + 8):
             await tick()
         assert got == want
 
