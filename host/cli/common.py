@@ -22,8 +22,8 @@ Model = Annotated[
     str,
     typer.Option(
         help="`mlp:784-100-50-10`, `lenet`, `lenet-wide`, `cnn`, `vgg`, `mobilenet-v1`, `mobilenet-v2`, `mobilenet-v3` "
-        "(with options: `mobilenet-v1:width=0.5,depth=1.5,blocks=2`, no depth of the others), or "
-        "`path/to/file.py:factory` for your own."
+        "(with `width=`, `blocks=`, and v1 `depth=`: `mobilenet-v1:width=0.5,blocks=2`), or `path/to/file.py:factory` "
+        "for your own."
     ),
 ]
 Format = Annotated[
