@@ -25,7 +25,7 @@ def check(instruction: Instruction, core: CoreParams) -> None:
     """Raise WidthError or PlaceError, both ArchError, where `core` cannot execute `instruction`."""
     name = instruction.opcode.name
     used = USED[instruction.opcode]
-    limits = {"weight_width": Role.WEIGHT, "master_width": Role.MASTER}
+    limits = {"weight_width": Role.WEIGHT, "master_width": Role.MASTER, "momentum_width": Role.MOMENTUM}
     if "width" in used:
         limits["width"] = WIDTH_ROLE[instruction.d.memory]
     for field, role in limits.items():

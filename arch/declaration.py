@@ -22,6 +22,7 @@ class Role(StrEnum):
     GRADIENT = "gradient"  #: dL/dw as it enters the update
     ACCUMULATOR = "accumulator"
     TARGET = "target"  #: soft label
+    MOMENTUM = "momentum"  #: velocity of a master; 0 bits where the optimiser has none
 
 
 class ExponentPolicy(StrEnum):
@@ -41,8 +42,9 @@ WIDTHS: Mapping[Role, tuple[int, int]] = {
     Role.GRADIENT: (2, 16),
     Role.ACCUMULATOR: (8, 48),
     Role.TARGET: (2, 16),
+    Role.MOMENTUM: (2, 16),
 }
-#: Letters of the short form: "w8a8e8g8m16c32t8".
+#: Letters of the short form: "w8a8e8g8m16c32t8", and "v16" where the optimiser has velocities.
 LETTERS: Mapping[str, Role] = {
     "w": Role.WEIGHT,
     "a": Role.ACTIVATION,
@@ -51,6 +53,7 @@ LETTERS: Mapping[str, Role] = {
     "m": Role.MASTER,
     "c": Role.ACCUMULATOR,
     "t": Role.TARGET,
+    "v": Role.MOMENTUM,
 }
 _ADAPTIVE = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
 
@@ -59,7 +62,8 @@ _ADAPTIVE = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
 class RoleFormat:
     """One role's numbers: width in bits, and what happens where a tensor of that role is written.
 
-    For `master` the rounding is the weight update's, for `weight` the read port's (floor or nearest).
+    For `master` the rounding is the weight update's, for `weight` the read port's (floor or nearest), for `momentum`
+    that of all terms of a velocity.
     """
 
     width: int
@@ -86,6 +90,7 @@ class Declaration:
     )
     accumulator: RoleFormat = field(default_factory=lambda: RoleFormat(width=32, overflow=Overflow.WRAP))
     target: RoleFormat = field(default_factory=lambda: RoleFormat(width=8))
+    momentum: RoleFormat = field(default_factory=lambda: RoleFormat(width=0, rounding=Rounding.STOCHASTIC))
     layers: Mapping[str, Mapping[str, RoleFormat]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +124,7 @@ class Declaration:
     @property
     def short(self) -> str:
         """The widths in the short form that `parse` reads."""
-        return "".join(f"{letter}{self.role(role).width}" for letter, role in LETTERS.items())
+        return "".join(f"{letter}{width}" for letter, role in LETTERS.items() if (width := self.role(role).width))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_json` reads it back."""
@@ -149,10 +154,11 @@ class Declaration:
         exponent: ExponentPolicy | str | None = None,
         rounding: Mapping[str, Rounding] | None = None,
     ) -> Declaration:
-        """Read "w8a8e8g8", optionally with m (master), c (accumulator), t (target).
+        """Read "w8a8e8g8", optionally with m (master), c (accumulator), t (target), v (momentum).
 
-        An unnamed master is twice the weight, 8 to 32 bits (16 for w8). `exponent` sets the policy of activations,
-        errors and gradients; `rounding` that of single roles. Raises ArchError on anything else.
+        An unnamed master is twice the weight, 8 to 32 bits (16 for w8); without v there are no velocities. `exponent`
+        sets the policy of activations, errors and gradients; `rounding` that of single roles. Raises ArchError on
+        anything else.
         """
         pairs = re.findall(r"([a-z])(\d+)", text)
         require(
@@ -199,6 +205,7 @@ _FIXED: Mapping[Role, Mapping[str, Any]] = {
     Role.MASTER: {"overflow": Overflow.SATURATE},
     Role.ACCUMULATOR: {"overflow": Overflow.WRAP, "rounding": Rounding.NEAREST},
     Role.TARGET: {"overflow": Overflow.SATURATE, "rounding": Rounding.NEAREST},
+    Role.MOMENTUM: {"overflow": Overflow.SATURATE},
 }
 #: Roles that a core, and not a layer, has.
 _NOT_BY_LAYER = (Role.ACCUMULATOR, Role.TARGET)
@@ -208,7 +215,8 @@ def _check(declaration: Declaration) -> None:
     for role in Role:
         fmt = declaration.role(role)
         low, high = WIDTHS[role]
-        require(low <= fmt.width <= high, f"{role} of {fmt.width} bits: allowed are {low} to {high}")
+        none = role is Role.MOMENTUM and fmt.width == 0
+        require(none or low <= fmt.width <= high, f"{role} of {fmt.width} bits: allowed are {low} to {high}")
         require(
             role in _ADAPTIVE or fmt.exponent is ExponentPolicy.STATIC,
             f"{role} exponents {fmt.exponent}: only activation, error and gradient can be other than static",
@@ -232,4 +240,5 @@ _WHY: Mapping[Role, str] = {
     Role.MASTER: "an update saturates",
     Role.ACCUMULATOR: "accumulators wrap and raise a flag and are not rounded",
     Role.TARGET: "the host quantises targets, to nearest and saturated",
+    Role.MOMENTUM: "a velocity saturates",
 }

@@ -11,7 +11,7 @@ documents follow from the table. A word bit that no field claims must be zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,7 @@ class Opcode(IntEnum):
     STORE = 2  #: A -> stream, likewise
     FORWARD = 3  #: D[r,c] = sum_k A[r,k] B[c,k]      A, D in ACT; B in WGT
     BACKWARD = 4  #: D[r,c] = sum_k A[r,k] B[k,c]     A, D in ERR; B in WGT; mask M in ACT
-    UPDATE = 5  #: D[r,c] -= lr * sum_k A[k,r] B[k,c]  A in ERR; B in ACT; D in WGT
+    UPDATE = 5  #: D[r,c] -= lr * sum_k A[k,r] B[k,c]  A in ERR; B in ACT; D in WGT, its velocities in VEL
     LOSS = 6  #: D = softmax(A) * sum(B) - B          A in ACT; B, D in ERR
     POOL = 7  #: D[q,c] = max over taps of A[p,c]      A, D in ACT
     UNPOOL = 8  #: D[p,c] = A[q,c] where B[p,c] is the first maximum of its window, else 0   A, D in ERR; B in ACT
@@ -75,9 +75,9 @@ class Field:
 
 FIELDS: Mapping[str, Field] = {
     "opcode": Field(0, 0, 4, "the pass, see Opcode"),
-    "memory": Field(0, 4, 2, "memory that LOAD writes and STORE reads; ADD, MULTIPLY: that of D"),
+    "memory": Field(0, 4, 3, "memory that LOAD writes and STORE reads; ADD, MULTIPLY: that of D"),
     "bias": Field(
-        *(0, 6, 1),
+        *(0, 15, 1),
         "one more step (FORWARD) or column (UPDATE) whose ACT operand is 2**bias_exponent; LOAD, STORE: that column",
     ),
     "relu": Field(0, 7, 1, "negative accumulators become zero"),
@@ -85,8 +85,9 @@ FIELDS: Mapping[str, Field] = {
     "track": Field(0, 9, 1, "delayed exponent: commit scale[sd] at the start, track the range for the next run"),
     "exact": Field(0, 10, 1, "exponent of D from this pass's own range, in two passes; emulator only"),
     "rounding": Field(0, 11, 2, "rounding of the narrowed accumulator"),
-    "update_rounding": Field(0, 13, 2, "UPDATE: rounding of lr * gradient to the master's units"),
-    "weight_rounding": Field(0, 15, 1, "rounding of the WGT read port: floor or nearest"),
+    "update_rounding": Field(
+        0, 13, 2, "UPDATE: rounding to the master's units: of lr * gradient; with momentum, of the velocity"
+    ),
     "overflow": Field(0, 16, 1, "overflow of the narrowed accumulator"),
     "width": Field(0, 17, 5, "bits of D, or of the gradient in UPDATE"),
     "weight_width": Field(0, 22, 5, "bits of a weight after the WGT read port"),
@@ -128,9 +129,21 @@ FIELDS: Mapping[str, Field] = {
     "table_bits": Field(12, 0, 4, "the table has 2**table_bits words; MULTIPLY: 0 for none"),
     "table_drop": Field(12, 4, 4, "bits of an element below those that choose a word of the table"),
     "broadcast": Field(12, 8, 1, "MULTIPLY: B has one pixel, which every pixel of A meets"),
+    "weight_rounding": Field(12, 9, 1, "rounding of the WGT read port: floor or nearest"),
+    "momentum_width": Field(13, 0, 5, "UPDATE: bits of a velocity; 0: none, masters change by the gradient alone"),
+    "momentum_mul": Field(13, 5, 9, "UPDATE: what is kept of a velocity, in 1/256"),
+    "velocity_fraction": Field(13, 14, 6, "UPDATE: bits of a velocity below the master's last place", signed=True),
+    "momentum_rounding": Field(13, 20, 2, "UPDATE: rounding to the velocity's units"),
+    "hold": Field(13, 22, 1, "UPDATE: velocities alone change: more of the same batch is to come"),
+    "decay_mul": Field(14, 0, 8, "UPDATE: m of the share m * 2**-k that a master decays by; 0: none"),
+    "decay_shift": Field(14, 8, 5, "UPDATE: k of that share"),
 }
 #: The largest constant: one more bit is the sign's.
 CONSTANT_MAX = 1 << 14
+#: The whole of a velocity, as momentum_mul has it, and its bits below the point.
+MOMENTUM_ONE, MOMENTUM_BITS = 1 << 8, 8
+#: Bits of a velocity below its master's last place, from the fewest to the most.
+FRACTIONS = (-24, 15)
 #: Words a table may have, as a power of two.
 TABLE_BITS = (2, 12)
 
@@ -145,6 +158,17 @@ _READ = ("weight_rounding", "weight_width", "weight_shift")
 _PLACES = ("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch")
 _MASK = ("mask", "m_base", "m_pitch")
 _TABLE = ("table_base", "table_bits", "table_drop")
+#: What an update says of velocities; the width first, 0 for none.
+MOMENTUM_FIELDS = (
+    "momentum_width",
+    "momentum_mul",
+    "velocity_fraction",
+    "momentum_rounding",
+    "hold",
+    "decay_mul",
+    "decay_shift",
+)
+_RATE = ("update_rounding", "master_width", "lr_mul", "lr_shift", "sm", *MOMENTUM_FIELDS)
 #: The passes that write masters.
 UPDATES = (Opcode.UPDATE, Opcode.DW_UPDATE)
 #: The passes of the vector unit that narrow a sum: one lane an element, all rows of a block of columns after another.
@@ -167,9 +191,8 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *("rows", "cols", "depth", "sa", "sb", "sd", *WINDOW_FIELDS),
     ),
     Opcode.UPDATE: (
-        *("bias", "track", "exact", "rounding", "overflow", "width", "update_rounding", "master_width"),
-        *("a_base", "a_pitch", "b_base", "b_pitch", "d_base", "d_pitch", "rows", "cols", "depth"),
-        *("lr_mul", "lr_shift", "sa", "sb", "sd", "sm", "bias_exponent", *WINDOW_FIELDS),
+        *("bias", *_NARROW, *_PLACES, "rows", "cols", "depth", "sa", "sb", "bias_exponent", *WINDOW_FIELDS),
+        *_RATE,
     ),
     Opcode.LOSS: (
         *("track", "exact", "rounding", "overflow", "width", "a_base", "a_pitch", "b_base", "b_pitch"),
@@ -197,8 +220,8 @@ USED: Mapping[Opcode, tuple[str, ...]] = {
         *WINDOW_FIELDS,
     ),
     Opcode.DW_UPDATE: (
-        *("bias", *_NARROW, "update_rounding", "master_width", *_PLACES, "rows", "cols"),
-        *("lr_mul", "lr_shift", "sa", "sb", "sm", "bias_exponent", *WINDOW_FIELDS),
+        *("bias", *_NARROW, *_PLACES, "rows", "cols", "sa", "sb", "bias_exponent", *WINDOW_FIELDS),
+        *_RATE,
     ),
     Opcode.ADD: ("memory", "relu", *_NARROW, *_MASK, *_PLACES, "rows", "cols", "sa", "sb", *MAP_FIELDS),
     Opcode.MULTIPLY: (
@@ -261,6 +284,13 @@ class Instruction:
     table_bits: int = 0
     table_drop: int = 0
     broadcast: int = 0
+    momentum_width: int = 0
+    momentum_mul: int = 0
+    velocity_fraction: int = 0
+    momentum_rounding: Rounding = Rounding.FLOOR
+    hold: int = 0
+    decay_mul: int = 0
+    decay_shift: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
@@ -296,10 +326,23 @@ class Instruction:
             require(self.cols > self.bias, f"{self.opcode.name}.cols={self.cols}: a bias column alone is not a matrix")
         if "master_width" in used:
             self._check_width("master_width", Role.MASTER)
+            self._check_momentum()
 
     def _check_width(self, field: str, role: Role) -> None:
         value, (low, high) = getattr(self, field), WIDTHS[role]
         require(low <= value <= high, f"{self.opcode.name}.{field}={value}: allowed are {low} to {high}")
+
+    def _check_momentum(self) -> None:
+        """What an update with velocities has, and one without them has not."""
+        name, (narrow, wide), (fewest, most) = self.opcode.name, WIDTHS[Role.MOMENTUM], FRACTIONS
+        width, kept, below = self.momentum_width, self.momentum_mul, self.velocity_fraction
+        allowed = width == 0 or narrow <= width <= wide
+        require(allowed, f"{name}.momentum_width={width}: allowed are {narrow} to {wide}, or 0")
+        require(kept <= MOMENTUM_ONE, f"{name}.momentum_mul={kept}: allowed are 0 to {MOMENTUM_ONE}")
+        require(fewest <= below <= most, f"{name}.velocity_fraction={below}: allowed are {fewest} to {most}")
+        for field in () if width else MOMENTUM_FIELDS:
+            value = getattr(self, field)
+            require(value == 0, f"{name}.momentum_width=0: without velocities {field}={value} must be 0")
 
     def _check_memory(self) -> None:
         """What lies in which memory."""
@@ -350,7 +393,7 @@ class Instruction:
     @property
     def draws(self) -> bool:
         """Whether the instruction takes random bits, and so steps SEED."""
-        return Rounding.STOCHASTIC in (self.rounding, self.update_rounding)
+        return Rounding.STOCHASTIC in (self.rounding, self.update_rounding, self.momentum_rounding)
 
     @property
     def a(self) -> Matrix:
@@ -430,6 +473,11 @@ class Instruction:
         """The ReLU mask: activations laid out as D."""
         return self._matrix("m", Memory.ACT, self.d.rows, self.cols)
 
+    @property
+    def velocities(self) -> Matrix | None:
+        """The velocities of the masters D, laid out as they are; None where the update has none."""
+        return replace(self.d, memory=Memory.VEL) if self.momentum_width else None
+
     def _matrix(self, operand: str, memory: Memory, rows: int, cols: int, groups: int = 1, tail: int = 0) -> Matrix:
         base, pitch = getattr(self, f"{operand}_base"), getattr(self, f"{operand}_pitch")
         return Matrix(memory=memory, base=base, rows=rows, cols=cols, pitch=pitch, groups=groups, tail=tail)
@@ -484,6 +532,7 @@ _ENUMS: Mapping[str, type[IntEnum]] = {
     "rounding": Rounding,
     "update_rounding": Rounding,
     "weight_rounding": Rounding,
+    "momentum_rounding": Rounding,
     "overflow": Overflow,
 }
 

@@ -30,6 +30,7 @@ class Memory(IntEnum):
     ERR = 1  #: errors and targets
     WGT = 2  #: master weights; the read port delivers them rounded to the weight width
     TAB = 3  #: tables of functions: a lane looks up the words of the bank of its own number
+    VEL = 4  #: velocities of masters, each where its master is in WGT; only where a core has them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from insitu.arch.isa import FIELDS
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
-ARCH_VERSION = 3
+ARCH_VERSION = 4
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = FIELDS["a_base"].maximum + 1
@@ -34,7 +34,8 @@ class CoreParams:
     """An accelerator: array size, the widths its datapaths have, the depth of its memories.
 
     n: cells on a side of the array, lanes and banks (4, 8, 16 or 32).
-    *_bits: width of each role's datapath; a program may use less, never more.
+    *_bits: width of each role's datapath; a program may use less, never more. momentum_bits: 0 for a core without
+    velocities, which has neither their memory nor what moves masters by them.
     *_depth: words of N elements in each memory (tab_depth: of functions' tables, 1 for a core that looks nothing up);
     program_depth counts instructions. scales: scale registers, 64, 128 or 256; a layer takes four.
     Raises ArchError on any value outside its range.
@@ -48,6 +49,7 @@ class CoreParams:
     gradient_bits: int = 8
     accumulator_bits: int = 32
     target_bits: int = 8
+    momentum_bits: int = 0
     act_depth: int = 8192
     err_depth: int = 4096
     wgt_depth: int = 12288
@@ -63,7 +65,11 @@ class CoreParams:
         for role in Role:
             low, high = WIDTHS[role]
             width = self.width(role)
-            require(low <= width <= high, f"{role}_bits={width}: allowed are {low} to {high}")
+            none = role is Role.MOMENTUM and width == 0
+            require(
+                none or low <= width <= high,
+                f"{role}_bits={width}: allowed are {low} to {high}{', or 0' * (role is Role.MOMENTUM)}",
+            )
         require(
             self.master_bits >= self.weight_bits,
             f"master_bits={self.master_bits} under weight_bits={self.weight_bits}: a master is at least as wide",
@@ -86,8 +92,15 @@ class CoreParams:
         """Bits of a role's datapath."""
         return getattr(self, f"{role.value}_bits")
 
+    @cached_property
+    def memories(self) -> tuple[Memory, ...]:
+        """The memories that the core has."""
+        return tuple(m for m in Memory if m is not Memory.VEL or self.momentum_bits)
+
     def depth(self, memory: Memory) -> int:
-        """Words of a memory."""
+        """Words of a memory, 0 of one that the core does not have."""
+        if memory is Memory.VEL:
+            return self.wgt_depth if self.momentum_bits else 0
         return getattr(self, f"{memory.name.lower()}_depth")
 
     def word_bits(self, memory: Memory) -> int:
@@ -97,12 +110,13 @@ class CoreParams:
             Memory.ERR: max(self.error_bits, self.target_bits),
             Memory.WGT: self.master_bits,
             Memory.TAB: self.activation_bits,
+            Memory.VEL: self.momentum_bits,
         }[memory]
 
     @cached_property
     def lane_bits(self) -> int:
         """Bits of a stream lane: the narrowest of 8, 16, 32 that carries an element of any memory."""
-        widest = max(self.word_bits(m) for m in Memory)
+        widest = max(self.word_bits(m) for m in self.memories)
         return next(b for b in (8, 16, 32) if b >= widest)
 
     @property

@@ -11,7 +11,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from insitu.arch.check import check, check_apart
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError, require
 from insitu.arch.files import write_whole
-from insitu.arch.isa import WORDS, Instruction, Opcode, assemble, disassemble
+from insitu.arch.isa import MOMENTUM_ONE, UPDATES, WORDS, Instruction, Opcode, assemble, disassemble
 from insitu.arch.layout import Matrix, Memory
 from insitu.arch.numbers import EXPONENT_MAX, EXPONENT_MIN, FixedFormat
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.arch.samples import Samples
 
-MAGIC = b"INSITU\x00\x02"
+MAGIC = b"INSITU\x00\x03"
 _LENGTH = struct.Struct("<I")
 _DIGEST = hashlib.sha256().digest_size
 #: What a tensor's place is written as, beside its memory.
@@ -82,6 +83,7 @@ class Program:
     entries: name -> index of the first instruction; each entry runs to its HALT.
     scales: the scale registers' exponents a run starts from. bias_exponents: layer -> exponent of its bias operand.
     tables: tensor in TAB -> its words, which `load_tables` loads before anything else runs.
+    optimizer: the step that `train` takes: a whole one, of a batch in one part; `micro_step` makes the others of it.
     meta: free JSON for people (model, batch policy, versions); no part of what runs.
     """
 
@@ -94,6 +96,7 @@ class Program:
     batch: int
     bias_exponents: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    optimizer: Optimizer = field(default_factory=Optimizer)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,6 +142,22 @@ class Program:
                 wanted = (tensor.samples.pixels * self.batch, tensor.samples.cols)
                 found = (tensor.matrix.rows, tensor.matrix.width)
                 require(found == wanted, f"tensor {name!r} of {found}: {self.batch} of its samples take {wanted}")
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of a training step, in all its parts."""
+        return self.batch * self.optimizer.micro_batches
+
+    def micro_step(self, *, first: bool, last: bool) -> Program:
+        """The program of one part of a batch's step: the first takes the momentum and the decay, the last moves the
+        masters. The same where it is both."""
+        if (first and last) or self.optimizer.plain:
+            return self
+        changes: dict[str, int] = {"hold": int(not last)}
+        if not first:
+            changes |= {"momentum_mul": MOMENTUM_ONE, "decay_mul": 0, "decay_shift": 0}
+        words = tuple(replace(i, **changes) if i.opcode in UPDATES else i for i in self.instructions)  # type: ignore[arg-type]
+        return replace(self, instructions=words)
 
     @cached_property
     def exact(self) -> bool:
@@ -197,6 +216,7 @@ class Program:
             "batch": self.batch,
             "bias_exponents": dict(self.bias_exponents),
             "tables": {name: list(words) for name, words in self.tables.items()},
+            "optimizer": self.optimizer.to_json(),
             "meta": dict(self.meta),
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -235,6 +255,7 @@ class Program:
                 batch=header["batch"],
                 bias_exponents=header["bias_exponents"],
                 tables={name: tuple(words) for name, words in header["tables"].items()},
+                optimizer=Optimizer.from_json(header["optimizer"]),
                 meta=header["meta"],
             )
         except ArchError as error:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from insitu.arch.errors import ArchError
 from insitu.arch.generator import MIX_STAGES, STREAMS
-from insitu.arch.isa import VECTOR, WORDS, Instruction, Opcode
+from insitu.arch.isa import UPDATES, VECTOR, WORDS, Instruction, Opcode
 from insitu.arch.layout import Memory, blocks
 from insitu.arch.loss import PROBABILITY_BITS
 
@@ -37,6 +37,8 @@ ISSUE_TO_ACCUMULATOR = 20
 DRAIN_TO_MEMORY = 19
 #: The same for an UPDATE, which multiplies, shifts and fits once more.
 UPDATE_TO_MEMORY = 30
+#: What velocities add to that: their words, which are turned, multiplied, rounded, added, fitted, rounded and fitted.
+MOMENTUM = 17
 #: LOAD: from the last beat to its elements being written.
 LOAD_TAIL = 9
 #: STORE: from its beginning to the first beat on the stream.
@@ -87,9 +89,16 @@ class Cost:
         return self.cycles - self.issue - self.wait - self.stream - self.vector
 
 
-def pipeline(opcode: Opcode) -> int:
+def to_memory(instruction: Instruction) -> int:
+    """Cycles from a row of sums to its elements being written."""
+    if instruction.opcode in UPDATES:
+        return UPDATE_TO_MEMORY + (MOMENTUM if instruction.momentum_width else 0)
+    return DRAIN_TO_MEMORY
+
+
+def pipeline(instruction: Instruction) -> int:
     """Cycles that a product takes beyond its steps and its last drain."""
-    return ISSUE_TO_ACCUMULATOR + (UPDATE_TO_MEMORY if opcode is Opcode.UPDATE else DRAIN_TO_MEMORY)
+    return ISSUE_TO_ACCUMULATOR + to_memory(instruction)
 
 
 def cost(instruction: Instruction, n: int) -> Cost:
@@ -116,10 +125,9 @@ def cost(instruction: Instruction, n: int) -> Cost:
             return Cost(cycles=fixed + vector + LOOKUP_TAIL, vector=vector)
         case code if code in VECTOR:
             vector = int(terms(instruction).sum()) * blocks(instruction.cols, n)
-            to_memory = UPDATE_TO_MEMORY if code is Opcode.DW_UPDATE else DRAIN_TO_MEMORY
-            return Cost(cycles=fixed + vector + TERM_TO_DRAIN + to_memory, vector=vector)
+            return Cost(cycles=fixed + vector + TERM_TO_DRAIN + to_memory(instruction), vector=vector)
         case Opcode.FORWARD | Opcode.BACKWARD | Opcode.UPDATE:
-            return _product(instruction, n, fixed + pipeline(instruction.opcode))
+            return _product(instruction, n, fixed + pipeline(instruction))
     raise ArchError(f"no cost for {instruction}")
 
 

@@ -47,7 +47,7 @@ class BareArray(wiring.Component):
             m.d.sync += step.eq(step + 1)
 
         ports = {}
-        for kind in Memory:
+        for kind in p.memories:
             group = Module()
             m.submodules[kind.name.lower()] = group
             for k in range(n):

@@ -23,7 +23,6 @@ import numpy as np
 from bare_array import BareArray
 
 from insitu.arch.declaration import Declaration
-from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.arch.registers import REGISTERS
 from insitu.host.compiler.compile import compile_module
@@ -76,7 +75,7 @@ def bare_array(core: CoreParams) -> CompiledEngine:
     """The bare array at work on random numbers."""
     engine = CompiledEngine(core, core=BareArray(core))
     rng = np.random.default_rng(0)
-    for memory in Memory:
+    for memory in core.memories:
         half = 1 << (core.word_bits(memory) - 1)
         engine.set_image(memory, rng.integers(-half, half, (core.depth(memory), core.n)))
     engine.write(REGISTERS["CONTROL"].offset, 1)

@@ -9,11 +9,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
-from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.fpga.datapath import Datapath
 from insitu.fpga.decode import Decoder
 from insitu.fpga.exponents import Exponents, ScaleRegisters
+from insitu.fpga.random import draws as drawing
 from insitu.fpga.registers import RegisterBus, Registers
 from insitu.fpga.sequencer import Sequencer
 from insitu.fpga.transfer import BeatLayout, OutputQueue
@@ -53,7 +53,9 @@ class Core(wiring.Component):
         flush = Signal()
         m.d.sync += flush.eq(sequencer.flush)
         m.submodules.datapath = ResetInserter(flush)(datapath)
-        m.submodules.exponents = exponents = Exponents(params.activation_bits, datapath.drain_bits, params.scales)
+        m.submodules.exponents = exponents = Exponents(
+            params.activation_bits, datapath.drain_bits, params.scales, velocities=bool(params.momentum_bits)
+        )
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
         f = decoder.fields
         draws, committed, held = Signal(), Signal(), Signal(8)
@@ -115,7 +117,7 @@ class Core(wiring.Component):
         m.d.sync += [
             committed.eq(f.track & (sequencer.begin | (sequencer.ended & sequencer.running))),
             held.eq(Mux(sequencer.running, exponents.following, exponents.target)),
-            draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
+            draws.eq(drawing(f, velocities=bool(params.momentum_bits))),
             registers.step_seed.eq(sequencer.ended & draws),
             registers.count.cycles.eq(sequencer.cycles),
             registers.count.macs.eq(datapath.work),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,7 @@ from insitu.arch import timing
 from insitu.arch.isa import Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.loss import PROBABILITY_BITS, SUM_BITS
-from insitu.arch.numbers import ALIGN_MAX, Rounding
+from insitu.arch.numbers import ALIGN_MAX
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
 from insitu.fpga.array import MacArray
@@ -23,10 +23,11 @@ from insitu.fpga.geometry import GeometryLayout
 from insitu.fpga.issue import Issue
 from insitu.fpga.loss import Loss, LossWalk
 from insitu.fpga.memory import BankedMemory, address_bits
+from insitu.fpga.momentum import STEP_BITS, Momentum
 from insitu.fpga.operands import Operands
 from insitu.fpga.passes import flag
 from insitu.fpga.pool import Pool
-from insitu.fpga.random import LaneGenerators
+from insitu.fpga.random import LaneGenerators, draws
 from insitu.fpga.rotate import Rotator
 from insitu.fpga.shift import ShiftControl
 from insitu.fpga.tables import TableMemory
@@ -56,6 +57,7 @@ MASK_WAITS = STEP_TO_GO + 1 - WeightPort.LATENCY - MASK_LATENCY
 assert timing.ISSUE_TO_ACCUMULATOR == STEP_TO_DRAIN
 assert timing.DRAIN_TO_MEMORY == ROW_TO_MEMORY
 assert timing.UPDATE_TO_MEMORY == timing.DRAIN_TO_MEMORY + UPDATE_LATENCY
+assert timing.MOMENTUM == Momentum.LATENCY
 # A register for the beat first.
 assert timing.LOAD_TAIL == 1 + WRITE_LATENCY + BankedMemory.WRITE_LATENCY
 # A step's register, its words in the lanes, the maximum, its element; then what a LOAD has beyond a beat's register.
@@ -81,12 +83,14 @@ class Datapath(wiring.Component):
     def __init__(self, params: CoreParams) -> None:
         self.params = params
         n = params.n
-        kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in Memory}
+        kinds = {k: TableMemory if k is Memory.TAB else BankedMemory for k in params.memories}
         self.memories: dict[Memory, Any] = {
             k: kind(n, params.depth(k), params.word_bits(k)) for k, kind in kinds.items()
         }
         #: Of an address in any memory.
-        self.bits = max(address_bits(params.depth(k)) for k in Memory)
+        self.bits = max(address_bits(params.depth(k)) for k in params.memories)
+        #: Of what an update subtracts: two more than a master has change no fit of the difference.
+        self.delta_bits = max(params.master_bits + 2, STEP_BITS if params.momentum_bits else 0)
         self.drain_bits = max(params.accumulator_bits, params.word_bits(Memory.ERR) + SUM_BITS + PROBABILITY_BITS + 1)
         super().__init__(
             {
@@ -115,7 +119,7 @@ class Datapath(wiring.Component):
                 "delivered": In(1),
                 "work": Out(range(n * n + 1)),
                 "clipped": Out(range(n + 1)),
-                "unfit": Out(range(n + 1)),
+                "unfit": Out(range(2 * n + 1)),
                 "overflow": Out(1),
             }
         )
@@ -152,9 +156,9 @@ class Datapath(wiring.Component):
         banks = self.memories
         for name, bank in banks.items():
             m.submodules[name.name.lower()] = bank
-            if name is not Memory.TAB:
+            if name not in (Memory.TAB, Memory.VEL):
                 m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
-        act, err, wgt, tab = (banks[name] for name in Memory)
+        act, err, wgt, tab = (banks[name] for name in (Memory.ACT, Memory.ERR, Memory.WGT, Memory.TAB))
 
         # Static while an instruction runs, like the flags.
         read_base, read_pitch = register(bits), register(12)
@@ -226,11 +230,14 @@ class Datapath(wiring.Component):
         late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
         late_valid = delay(m, step.valid & ~(step.extra & rest), WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
+        moving = self._flag(m, self.params.momentum_bits and f.momentum_width != 0, "moving")
         feeds = {
             Memory.ACT: ((backward | sums) & f.mask) | (store & of_act),
             Memory.ERR: store & (f.memory == Memory.ERR),
             Memory.WGT: update | (store & (f.memory == Memory.WGT)),
         }
+        if Memory.VEL in banks:
+            feeds[Memory.VEL] = moving | (store & (f.memory == Memory.VEL))
         reads_of = {}
         for memory, when in feeds.items():
             fed = register(name=f"fed_{memory.name.lower()}")
@@ -239,13 +246,15 @@ class Datapath(wiring.Component):
 
         def request(memory: Memory, column: Any, turn: Any, *sources: tuple[Any, Any]) -> None:
             """The one source that an instruction has for a memory: (when, address); whether it reads columns, and
-            where then they are turned."""
+            where then they are turned; None where it never does."""
             read, name = banks[memory].read, memory.name.lower()
             place = register(len(read.address), name=f"{name}_place")
-            near, far = register(n, name=f"{name}_near"), register(n, name=f"{name}_far")
-            m.d.comb += [read.address.eq(place), read.near.eq(near), read.far.eq(far)]
-            for k in range(n):
-                m.d.sync += [near[k].eq(column & (turn <= k)), far[k].eq(column & (turn > k))]
+            m.d.comb += read.address.eq(place)
+            if column is not None:
+                near, far = register(n, name=f"{name}_near"), register(n, name=f"{name}_far")
+                m.d.comb += [read.near.eq(near), read.far.eq(far)]
+                for k in range(n):
+                    m.d.sync += [near[k].eq(column & (turn <= k)), far[k].eq(column & (turn > k))]
             m.d.sync += read.enable.eq(Cat(active for active, _ in sources).any())
             for active, address in sources:
                 with m.If(active):
@@ -275,6 +284,8 @@ class Datapath(wiring.Component):
             (step.valid & weights_read, step.b.address),
             (reads_of[Memory.WGT], reader.address),
         )
+        if Memory.VEL in banks:
+            request(Memory.VEL, None, None, (reads_of[Memory.VEL], reader.address))
 
         m.submodules.operands = operands = Operands(params)
         m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
@@ -358,13 +369,13 @@ class Datapath(wiring.Component):
 
         # Drain.
         m.submodules.generators = generators = LaneGenerators(n)
-        m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, params.master_bits)
+        m.submodules.drain = drain = Drain(n, self.drain_bits, self._widest, self.delta_bits)
         m.submodules.narrow_control = narrow = ShiftControl(drain.narrow_shape)
         m.submodules.update_control = scale = ShiftControl(drain.update_shape)
         m.submodules.mask = mask = Rotator(n, 1)
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
-        m.d.sync += gate.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC))
+        m.d.sync += gate.eq(draws(f, velocities=bool(params.momentum_bits)))
         from_loss, from_vector = copies(m, loss_op, n, "from_loss"), copies(m, sums, n, "from_vector")
         waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited", data=True)[-1]
         positive = register(n)
@@ -376,7 +387,7 @@ class Datapath(wiring.Component):
             narrow.shift.eq(self.narrow_shift),
             narrow.rounding.eq(f.rounding),
             scale.shift.eq(self.update_shift),
-            scale.rounding.eq(f.update_rounding),
+            scale.rounding.eq(Mux(moving, f.momentum_rounding, f.update_rounding)),
             mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row", data=True)[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
             drain.start.eq(self.begin),
@@ -398,14 +409,38 @@ class Datapath(wiring.Component):
             self.clipped.eq(drain.clipped),
         ]
 
+        # Velocities.
+        holding = self._flag(m, self.params.momentum_bits and f.hold, "holding")
+        moves, moved_banks, to_write, unfit, masters = drain.delta, Const(0, n), wgt.o, Const(0, 1), wgt.o
+        if params.momentum_bits:
+            vel = banks[Memory.VEL]
+            m.submodules.momentum = momentum = Momentum(params, self.delta_bits)
+            # A row is read RAW cycles before its words come, and those as its random bits leave the rotator.
+            known = RAW - Rotator.LATENCY
+            m.d.comb += [
+                momentum.fields.eq(f),
+                momentum.row.eq(delay(m, reader.row, known, "moved_row", data=True)[-1]),
+                momentum.col_lanes.eq(delay(m, reader.col_lanes & reader.valid.replicate(n), known, "moved_lanes")[-1]),
+                momentum.r.eq(generators.r1),
+                momentum.velocity.eq(vel.o),
+                momentum.master.eq(wgt.o),
+                momentum.step.eq(drain.delta),
+            ]
+            from_vel = copies(m, store & (f.memory == Memory.VEL), n, "from_vel")
+            moves, moved_banks, to_write, unfit = momentum.moves, momentum.banks, momentum.to_write, momentum.unfit
+            masters = [Mux(from_vel[k], vel.o[k], Mux(moving, momentum.masters[k], wgt.o[k])) for k in range(n)]
+
         # The way back.
-        m.submodules.transfer = transfer = Transfer(params, self._moved, drain.delta_bits)
+        m.submodules.transfer = transfer = Transfer(params, self._moved, self.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
         pop_go = (last[STEP_TO_POP - 1] & product) | unit.go | vector.go
         found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
         writing, credit, all_sent = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS), Signal(init=1)
-        go = delay(m, pop_go, writing + UPDATE_LATENCY, "go")
+        subtracting = writing + UPDATE_LATENCY
+        go = delay(m, pop_go, subtracting + (Momentum.LATENCY if params.momentum_bits else 0), "go")
+        # A velocity's words are there with the random bits, which come before what the gradient adds.
+        fetching = subtracting - Momentum.STEP_AFTER + Rotator.LATENCY - RAW
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
         pools, looked_up = copies(m, pool_op | unpool_op, n, "pools"), copies(m, lookup_op, n, "looked_up")
@@ -419,7 +454,7 @@ class Datapath(wiring.Component):
                 Mux(
                     load,
                     accepted,
-                    (pool_op & pool.go) | found_go | Mux(update, go[writing + UPDATE_LATENCY], go[writing]),
+                    (pool_op & pool.go) | found_go | Mux(moving, go[-1], Mux(update, go[subtracting], go[writing])),
                 )
             ),
             reader.go.eq(
@@ -428,7 +463,7 @@ class Datapath(wiring.Component):
                     asked,
                     Mux(
                         update,
-                        go[writing + UPDATE_LATENCY + 1 + Rotator.LATENCY - WORDS],
+                        Mux(moving, go[fetching], go[subtracting + 1 + Rotator.LATENCY - WORDS]),
                         Mux(sums, last[WeightPort.LATENCY - 1], last[STEP_TO_POP - 1 - MASK_LATENCY]),
                     ),
                 )
@@ -438,20 +473,23 @@ class Datapath(wiring.Component):
                 transfer.value[k].eq(Mux(pools[k], pool.value[k], Mux(looked_up[k], tab.o[k], drain.value[k])))
                 for k in range(n)
             ),
-            transfer.delta.eq(drain.delta),
+            *(transfer.delta[k].eq(Mux(moving, moves[k], drain.delta[k])) for k in range(n)),
             transfer.words.eq(words),
             transfer.beat_in.as_value().eq(beat),
             transfer.valid.eq(Mux(unpool_op, pool.put, writer.valid)),
-            transfer.row.eq(Mux(unpool_op, pool.place.turn, writer.row)),
+            # What velocities move comes in the order of banks.
+            transfer.row.eq(Mux(moving, 0, Mux(unpool_op, pool.place.turn, writer.row))),
             transfer.address.eq(Mux(unpool_op, pool.place.address, writer.address)),
-            transfer.col_lanes.eq(Mux(unpool_op, ragged | ~pool.right.replicate(n), writer.col_lanes)),
+            transfer.col_lanes.eq(
+                Mux(moving, moved_banks, Mux(unpool_op, ragged | ~pool.right.replicate(n), writer.col_lanes))
+            ),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
             transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
             transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
             transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last", data=True)[-1]),
             self.beat_out_valid.eq(transfer.beat_valid),
             self.beat_out.eq(transfer.beat),
-            self.unfit.eq(transfer.unfit),
+            self.unfit.eq(Mux(holding, 0, transfer.unfit) + unfit),
         ]
         sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
         stored = Signal()
@@ -463,29 +501,46 @@ class Datapath(wiring.Component):
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
         for k in range(n):
-            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], wgt.o[k])))
+            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], masters[k])))
 
         target = Mux(load, f.memory, Mux(to_act, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
         for name, bank in banks.items():
             targeted = Signal(name=f"to_{name.name.lower()}")
-            m.d.sync += targeted.eq(target == name)
+            m.d.sync += targeted.eq((target == name) & ~holding | (moving if name is Memory.VEL else 0))
             m.d.comb += [
                 bank.write.enable.eq(Mux(targeted, transfer.write_lanes, 0)),
                 bank.write.address.eq(transfer.write_address),
-                *(bank.write.data[lane].eq(transfer.write_data[lane]) for lane in range(n)),
+                *(
+                    bank.write.data[lane].eq(
+                        Mux(moving, to_write[lane], transfer.write_data[lane])
+                        if name is Memory.VEL
+                        else transfer.write_data[lane]
+                    )
+                    for lane in range(n)
+                ),
             ]
 
         # The end: the last row was popped, or taken, or sent.
-        tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + 2)), Signal()
+        tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2)), Signal()
         m.d.sync += ends.eq(tail == 2)
         with m.If(pop.valid & pop.last):
-            m.d.sync += tail.eq(Mux(update, timing.UPDATE_TO_MEMORY, timing.DRAIN_TO_MEMORY) + 1)
+            plain, longer = timing.UPDATE_TO_MEMORY, timing.UPDATE_TO_MEMORY + timing.MOMENTUM
+            m.d.sync += tail.eq(Mux(moving, longer, Mux(update, plain, timing.DRAIN_TO_MEMORY)) + 1)
         with m.Elif(((load | pool_op | lookup_op) & writer.valid & writer.last) | (pool.put & pool.final)):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)
         m.d.comb += self.finish.eq(ends | (stored & self.delivered))
         return m
+
+    @staticmethod
+    def _flag(m: Module, when: Any, name: str) -> Any:
+        """A register of something static; 0 where a core never has it."""
+        if isinstance(when, int):
+            return Const(0, 1)
+        found = register(name=name)
+        m.d.sync += found.eq(when)
+        return found
 
     @property
     def _widest(self) -> int:

@@ -10,7 +10,17 @@ from amaranth.lib.wiring import In, Out
 
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Role
-from insitu.arch.isa import CONSTANT_MAX, FIELDS, TABLE_BITS, USED, WORDS, Opcode
+from insitu.arch.isa import (
+    CONSTANT_MAX,
+    FIELDS,
+    FRACTIONS,
+    MOMENTUM_FIELDS,
+    MOMENTUM_ONE,
+    TABLE_BITS,
+    USED,
+    WORDS,
+    Opcode,
+)
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
@@ -35,18 +45,19 @@ _FOLLOWS = {
 }
 
 
-def fields(opcode: Opcode) -> tuple[str, ...]:
+def fields(opcode: Opcode, *, velocities: bool) -> tuple[str, ...]:
     """Fields that this core reads of an opcode, none where it does not have it: it stops at a word that has others.
-    `exact` is the emulator's alone."""
+    `exact` is the emulator's alone, velocities those of a core that has some."""
     if opcode not in _CODES:
         return ()
-    return ("opcode", *(name for name in USED[opcode] if name != "exact"))
+    without = {"exact"} if velocities else {"exact", *MOMENTUM_FIELDS}
+    return ("opcode", *(name for name in USED[opcode] if name not in without))
 
 
-def allowed(opcode: int, word: int) -> int:
+def allowed(opcode: int, word: int, *, velocities: bool) -> int:
     """Bits that may be set in a word of an opcode; none in one that is no opcode."""
     return (
-        sum(FIELDS[name].mask for name in fields(Opcode(opcode)) if FIELDS[name].word == word)
+        sum(FIELDS[name].mask for name in fields(Opcode(opcode), velocities=velocities) if FIELDS[name].word == word)
         if opcode in _CODES
         else 0
     )
@@ -62,15 +73,16 @@ class Decoder(wiring.Component):
 
     illegal: a reserved bit, or one of a field the opcode does not read, or `exact`; a memory that the opcode does not
     take, ReLU or mask of the other one; no rows, columns or depth (two terms with FORWARD's bias, two columns with
-    UPDATE's); width, weight_width, master_width under 2 or above the core's; a constant that is too large or has
-    something beside it; a table of too few or many words, or not at a multiple of them. misplaced: an operand or a
-    table ends beyond its memory, or an operand's rows overlap. That is all the emulator refuses, but for `exact`.
+    UPDATE's); width, weight_width, master_width, momentum_width under 2 or above the core's; more than all kept of a
+    velocity, or anything said of one where there is none; a constant that is too large or has something beside it; a
+    table of too few or many words, or not at a multiple of them. misplaced: an operand or a table ends beyond its
+    memory, or an operand's rows overlap. That is all the emulator refuses, but for `exact`.
     """
 
     def __init__(self, params: CoreParams) -> None:
         self.params = params
         #: Of an address in any memory.
-        self.bits = max(address_bits(params.depth(k)) for k in Memory)
+        self.bits = max(address_bits(params.depth(k)) for k in params.memories)
         super().__init__(
             {
                 "capture": In(1),
@@ -90,7 +102,8 @@ class Decoder(wiring.Component):
         m.d.sync += [taken.eq(self.capture), index.eq(self.index), word.eq(self.word)]
 
         opcode = Mux(index == 0, word[:4], f.opcode)
-        masks = Array(Const(allowed(code, w), 32) for code in range(16) for w in range(WORDS))
+        has = bool(self.params.momentum_bits)
+        masks = Array(Const(allowed(code, w, velocities=has), 32) for code in range(16) for w in range(WORDS))
         known = Array(Const(code in _CODES, 1) for code in range(16))
         with m.If(taken), m.Switch(index):
             for w in range(WORDS):
@@ -192,7 +205,8 @@ class Decoder(wiring.Component):
         wrong = [
             ~is_op[Opcode.HALT] & ((f.rows == 0) | (f.cols == 0)),
             is_op[Opcode.STORE] & (f.memory == Memory.TAB),
-            named & (f.memory[1] | (f.relu & f.memory[0]) | (f.mask & ~f.memory[0])),
+            moves & (f.memory > max(Memory)),
+            named & (f.memory[1:].any() | (f.relu & f.memory[0]) | (f.mask & ~f.memory[0])),
             product & (f.depth == 0),
             narrows & ((f.width < 2) | (f.width > limit)),
             weights & ((f.weight_width < 2) | (f.weight_width > params.width(Role.WEIGHT))),
@@ -203,6 +217,14 @@ class Decoder(wiring.Component):
             (is_op[Opcode.LOOKUP] & (f.table_bits < low)) | (f.table_bits == 1) | (f.table_bits > high),
             (f.table_base & table_mask).any(),
         ]
+        if params.momentum_bits:
+            others = any_of([f[name].any() for name in MOMENTUM_FIELDS[1:]])
+            wrong += [
+                (f.momentum_width == 1) | (f.momentum_width > params.momentum_bits),
+                (f.momentum_width == 0) & others,
+                f.momentum_mul > MOMENTUM_ONE,
+                (f.velocity_fraction < FRACTIONS[0]) | (f.velocity_fraction > FRACTIONS[1]),
+            ]
         unfit = Signal(len(wrong))
         m.d.sync += unfit.eq(Cat(wrong))
         return unfit.any()

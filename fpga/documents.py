@@ -7,7 +7,6 @@ from typing import Any
 
 from insitu.arch.declaration import Role
 from insitu.arch.isa import FIELDS, WORDS, Opcode
-from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import REGISTERS, WINDOW, WORD_MASK, Error, Register
 
@@ -20,7 +19,7 @@ def core_json(params: CoreParams) -> str:
         "parameters": params.to_json(),
         "formats": {role.value: {"bits": params.width(role)} for role in Role},
         "memories": {
-            m.name: {"banks": params.n, "words": params.depth(m), "bits": params.word_bits(m)} for m in Memory
+            m.name: {"banks": params.n, "words": params.depth(m), "bits": params.word_bits(m)} for m in params.memories
         },
         "stream": {"bits": params.stream_bits, "lanes": params.n, "lane_bits": params.lane_bits},
         "window": WINDOW,

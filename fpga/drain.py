@@ -27,13 +27,13 @@ class Drain(wiring.Component):
 
     valid, mask, col_lanes: of a row that is in `row` a cycle later; masked lanes and invalid ones become 0, which any
     narrowing keeps. value: narrowed, NARROW_LATENCY cycles after `row`. delta: round(lr_mul * value), UPDATE_LATENCY
-    after that, saturated to two bits more than a master has, which changes no fitted difference. step: of the lanes'
+    after that, saturated to `delta_bits`, so many that no fit that follows is changed. step: of the lanes'
     generators, whose states r0 and r1 are two cycles later. spread: OR of the magnitudes since `start`, four cycles
     after a row. clipped: fits of narrowed elements, one count a row.
     """
 
-    def __init__(self, n: int, bits: int, width: int, master_bits: int) -> None:
-        self.n, self.bits, self.width, self.delta_bits = n, bits, width, master_bits + 2
+    def __init__(self, n: int, bits: int, width: int, delta_bits: int) -> None:
+        self.n, self.bits, self.width, self.delta_bits = n, bits, width, delta_bits
         self.product_bits = width + FIELDS["lr_mul"].width
         self.narrow_shape = ShiftShape(bits, -SHIFT_MIN, SHIFT_MAX, width)
         self.update_shape = ShiftShape(self.product_bits, -UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX, self.delta_bits)

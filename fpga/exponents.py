@@ -91,8 +91,8 @@ class Exponents(wiring.Component):
 
     SETTLE = 10
 
-    def __init__(self, activation_bits: int, spread_bits: int, count: int) -> None:
-        self.activation_bits, self.spread_bits = activation_bits, spread_bits
+    def __init__(self, activation_bits: int, spread_bits: int, count: int, *, velocities: bool = False) -> None:
+        self.activation_bits, self.spread_bits, self.velocities = activation_bits, spread_bits, velocities
         super().__init__(
             {
                 "fields": In(FieldsLayout),
@@ -130,6 +130,11 @@ class Exponents(wiring.Component):
                 with m.Case(slot):
                     m.d.sync += operand.eq(Mux(again, sd, exponent))
 
+        # Bits of a velocity below the master's last place: the step's shift is less by them, and its limit.
+        below, most = Const(0, 1), Const(UPDATE_SHIFT_MAX, 6)
+        if self.velocities:
+            below, most = f.velocity_fraction, register(6, name="most")
+            m.d.sync += most.eq(UPDATE_SHIFT_MAX - Mux(below > 0, below[:4], 0))
         is_forward, is_loss, is_add, partial = Signal(), Signal(), Signal(), Signal(signed(11))
         weighted, constant = Signal(), Signal()
         weight_shift, other = Signal(5), Signal(signed(8))
@@ -148,7 +153,7 @@ class Exponents(wiring.Component):
             # B's, that of a constant, or the lesser one of what is added.
             other.eq(Mux(is_add & from_a, sa, Mux(constant, f.bias_exponent, sb))),
             source.eq(other + partial),
-            update.eq(sm - sd + f.lr_shift),
+            update.eq(sm - sd + f.lr_shift - below),
             bias.eq(f.bias_exponent - Mux(is_forward, sa, sb)),
             scaling.eq(LOG2E_BITS - FRACTION_BITS - SCALE_SHIFT_MIN - sa),
         ]
@@ -156,7 +161,7 @@ class Exponents(wiring.Component):
         m.d.sync += [
             raw.eq(sd - source),
             self.narrow_shift.eq(clamped(raw, SHIFT_MIN, SHIFT_MAX)),
-            self.update_shift.eq(clamped(update, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX)),
+            self.update_shift.eq(Mux(update < UPDATE_SHIFT_MIN, UPDATE_SHIFT_MIN, Mux(update > most, most, update))),
             power.eq(clamped(bias, 0, self.activation_bits - 2)),
             self.bias.eq(Const(1, self.activation_bits) << power),
             self.loss_shift.eq(clamped(scaling, 0, SCALE_SHIFT_MAX - SCALE_SHIFT_MIN)),

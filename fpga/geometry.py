@@ -286,7 +286,7 @@ class Geometry(wiring.Component):
         f, params, n = self.fields, self.params, self.params.n
         log = n.bit_length() - 1
         # What an operand is, by the opcode alone: registers, before it is looked at.
-        kind = data.StructLayout({"used": 1, "cols": 16, "weights": 1, "memory": 2})
+        kind = data.StructLayout({"used": 1, "cols": 16, "weights": 1, "memory": range(len(Memory))})
         kinds = {p: Signal(kind, name=f"kind_{p}") for p in "abdm"}
         held = {p: register(kind, name=f"held_{p}") for p in "abdm"}
         no_constant = register()
@@ -339,7 +339,7 @@ class Geometry(wiring.Component):
                 m.d.comb += d.memory.eq(f.memory)
         m.d.comb += [mask.memory.eq(Memory.ACT)]
         m.d.comb += mask.used.eq(among(op, passes.MASKED) & f.mask)
-        used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(2)
+        used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(range(len(Memory)))
         base, pitch = Signal(20), Signal(12)
         for p in "abdm":
             m.d.sync += held[p].eq(kinds[p])

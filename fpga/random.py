@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.generator import GOLDEN, MIX, MIX_STAGES, STREAMS
+from insitu.arch.numbers import Rounding
 from insitu.fpga.common import copies, lanes, register
 
 
@@ -29,6 +30,12 @@ def _mix(stage: int, a: Value) -> Value:
         lambda: a + MIX[4] + (a << 3),
         lambda: a ^ MIX[5] ^ (a >> 16),
     ][stage]()[:32]
+
+
+def draws(fields: Any, *, velocities: bool) -> Value:
+    """Whether an instruction takes random bits."""
+    names = ("rounding", "update_rounding", *(("momentum_rounding",) if velocities else ()))
+    return Cat(fields[name] == Rounding.STOCHASTIC for name in names).any()
 
 
 class LaneGenerators(wiring.Component):

@@ -26,7 +26,7 @@ CountLayout = data.StructLayout(
         "stall_out": unsigned(1),
         "instructions": unsigned(1),
         "clipped": unsigned(6),
-        "unfit": unsigned(6),
+        "unfit": unsigned(7),
         "overflow": unsigned(1),
     }
 )

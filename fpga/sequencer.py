@@ -11,11 +11,11 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch import timing
 from insitu.arch.generator import MIX_STAGES, STREAMS
 from insitu.arch.isa import WORDS, Opcode
-from insitu.arch.numbers import Rounding
 from insitu.arch.params import CoreParams
 from insitu.arch.registers import Error
 from insitu.fpga.common import FieldsLayout
 from insitu.fpga.decode import CHECK_LATENCY, GEOMETRY_LATENCY
+from insitu.fpga.random import draws as drawing
 from insitu.fpga.registers import CommandLayout, StatusLayout
 from insitu.fpga.window import Axis, WindowWalker
 
@@ -95,7 +95,7 @@ class Sequencer(wiring.Component):
         m.d.sync += [checked.eq(counter == timing.FETCH - 2), none_asked.eq(self.count == 0)]
         draws = Signal()
         m.d.sync += [
-            draws.eq((f.rounding == Rounding.STOCHASTIC) | (f.update_rounding == Rounding.STOCHASTIC)),
+            draws.eq(drawing(f, velocities=bool(params.momentum_bits))),
             # Pulses, each in the last cycle of its phase.
             self.seed_start.eq(0),
             self.launch.eq(0),

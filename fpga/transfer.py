@@ -10,7 +10,6 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
-from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, copies, count_of, delay, lanes, register
@@ -71,9 +70,9 @@ class Transfer(wiring.Component):
     def __init__(self, params: CoreParams, value_bits: int, delta_bits: int) -> None:
         self.params, self.value_bits, self.delta_bits = params, value_bits, delta_bits
         n = params.n
-        self.word_bits = max(params.word_bits(k) for k in Memory)
+        self.word_bits = max(params.word_bits(k) for k in params.memories)
         self.lane_bits = max(self.word_bits, delta_bits, value_bits)
-        self.bits = max(address_bits(params.depth(k)) for k in Memory)
+        self.bits = max(address_bits(params.depth(k)) for k in params.memories)
         log = n.bit_length() - 1
         super().__init__(
             {

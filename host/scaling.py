@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from insitu.arch.declaration import Declaration
-from insitu.arch.layout import Memory
 from insitu.arch.params import ARRAY_SIZES, DEPTH_MAX, PROGRAM_DEPTH_MAX, SCALES_ALLOWED, CoreParams
 from insitu.host.compiler.compile import compile_module
 from insitu.host.errors import CompileError, HostError
@@ -89,7 +88,7 @@ def measure(
     compiled = compile_module(module, core=core, declaration=declaration, batch=batch, calibration=noise)
     return Cost(
         cycles=cycles.report(compiled.program, "train").cycles,
-        memory={memory.name.lower(): compiled.program.used(memory) for memory in Memory},
+        memory={memory.name.lower(): compiled.program.used(memory) for memory in core.memories},
         weights=sum(masters.size for masters in compiled.masters.values()),
     )
 

@@ -71,7 +71,7 @@ def train(
     given."""
     program: Program = driver.program
     samples, wanted = driver.quantise("sample", x), driver.quantise("target", targets)
-    batch = program.batch
+    batch = program.step_samples
     per_epoch = -(-len(samples) // batch)
     total, step = per_epoch * policy.epochs, 0
     at = program_at or (lambda done: with_learning_rate(program, policy.rate(done)))
@@ -103,7 +103,7 @@ def statistics_by_tensor(program: Program, device: Any) -> dict[str, dict[str, f
     Only what passes narrow has some: samples, targets and what pools move have none. They are kept by place: tensors
     that share one have them together, under all their names.
     """
-    narrowed = {i.d for i in program.entry("train") if i.width}
+    narrowed = {m for i in program.entry("train") if i.width for m in (i.d, i.velocities)}
     names: dict[Any, list[str]] = {}
     for name, tensor in program.tensors.items():
         if tensor.matrix in narrowed and name != "target":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.declaration import Role
 from insitu.arch.isa import Opcode
 from insitu.arch.params import CoreParams
 from insitu.arch.place import place
@@ -29,16 +30,19 @@ ENGINES = ("rtl", "pysim")
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One run of an entry: `values` of each tensor that its LOADs fill, integers [n, features] of samples, else
-    [rows, columns]."""
+    [rows, columns]. first, last: of a training step's parts."""
 
     entry: str
     values: Mapping[str, Integers]
+    first: bool = True
+    last: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was compared. steps: runs of `train`. mismatches: instructions after which something differed; the first of
-    them is `first`. Cycles are summed over all instructions, without those in which the core waited for a stream."""
+    """What was compared. steps: of training, in all their parts. mismatches: instructions after which something
+    differed; the first of them is `first`. Cycles are summed over all instructions, without those in which the core
+    waited for a stream."""
 
     steps: int
     instructions: int
@@ -64,13 +68,21 @@ def training(
         tables = {name: program.table(name) for name in program.tables}
         yield Run(entry="load_tables", values=tables)
     yield Run(entry="load_weights", values=masters)
-    for step in range(steps + 1):
-        rows = np.arange(step * batch, (step + 1) * batch) % len(samples)
-        if step < steps:
-            yield Run(entry="train", values={"sample": samples[rows], "target": wanted[rows]})
+    if not program.optimizer.plain:
+        moving = {name: t.matrix for name, t in program.tensors.items() if t.role is Role.MOMENTUM}
+        yield Run(entry="load_velocities", values={k: np.zeros((m.rows, m.width), np.int16) for k, m in moving.items()})
+    parts = program.optimizer.micro_batches
+    for part in range(steps * parts + 1):
+        rows = np.arange(part * batch, (part + 1) * batch) % len(samples)
+        at = part % parts
+        if part < steps * parts:
+            given = {"sample": samples[rows], "target": wanted[rows]}
+            yield Run(entry="train", values=given, first=at == 0, last=at == parts - 1)
         else:
             yield Run(entry="infer", values={"sample": samples[rows]})
     yield Run(entry="store_weights", values={})
+    if not program.optimizer.plain:
+        yield Run(entry="store_velocities", values={})
 
 
 def open_engine(core: CoreParams, name: str = "rtl", *, waves: str | Path | None = None) -> Engine:
@@ -122,10 +134,15 @@ def verify(
     first: Report | None = None
     try:
         lockstep = Lockstep(emulator, engine, stalls_expected=stalls is not None)
-        lockstep.load(program.words)
+        there = program.words
+        lockstep.load(there)
         for run in runs:
-            steps += run.entry == "train"
-            for report in _execute(program, run, lockstep):
+            steps += run.entry == "train" and run.last
+            part = program.micro_step(first=run.first, last=run.last)
+            if not np.array_equal(part.words, there):
+                there = part.words
+                lockstep.load(there)
+            for report in _execute(part, run, lockstep):
                 instructions += 1
                 model_cycles += report.cycles[0]
                 rtl_cycles += report.cycles[1]

@@ -7,6 +7,7 @@ the device has them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ from insitu.sim.rules import Rules
 from insitu.sim.statistics import Statistics
 from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
+
+#: Instructions of a place in program memory that stay prepared.
+VARIANTS = 3
 
 
 @dataclass
@@ -57,6 +61,7 @@ class Emulator:
         self.counters = Counters()
         self.statistics = Statistics() if statistics else None
         self.program: list[Step | Error] = [prepare(self.machine, Instruction(opcode=Opcode.HALT))] * core.program_depth
+        self._variants: defaultdict[int, dict[bytes, Step | Error]] = defaultdict(dict)
         self.busy = False
         self.done = False
         self.error = Error.NONE
@@ -101,7 +106,7 @@ class Emulator:
         if at + len(words) > self.core.program_depth:
             raise ArchError(f"{len(words)} instructions at {at}: program memory holds {self.core.program_depth}")
         for i, w in enumerate(words):
-            self.program[at + i] = self._prepare(w)
+            self.program[at + i] = self._kept(at + i, w)
 
     def start(self, entry: int) -> None:
         """Begin at an instruction."""
@@ -163,6 +168,15 @@ class Emulator:
         """Fill a memory from an image [depth, n]."""
         self.machine.memories[memory].image = values
         self.machine.changed()
+
+    def _kept(self, index: int, words: npt.NDArray[np.uint32]) -> Step | Error:
+        """What was prepared of these words, if they were among the last at this place: parts of a step take turns."""
+        kept, key = self._variants[index], words.tobytes()
+        found = kept.pop(key, None) or self._prepare(words)
+        kept[key] = found  # the last one used comes last
+        if len(kept) > VARIANTS:
+            del kept[next(iter(kept))]
+        return found
 
     def _prepare(self, words: npt.NDArray[np.uint32]) -> Step | Error:
         """The instruction bound to this machine, or the error that reaching it raises."""

@@ -96,7 +96,7 @@ class Machine:
         self.core = core
         self.rules = rules or Rules()
         self.memories = {
-            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in Memory
+            m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in core.memories
         }
         self.scales = [[0, 0] for _ in range(core.scales)]
         self.seed = REGISTERS["SEED"].reset

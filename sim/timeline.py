@@ -50,7 +50,7 @@ def _units(t: Timed, n: int) -> list[dict[str, Any]]:
             found.append(_complete(unit, t.instruction.opcode.name, at, cycles, {}))
             at += cycles
     if at < t.end:
-        name = "drain" if t.cost.macs and t.end - at >= pipeline(t.instruction.opcode) else "finish"
+        name = "drain" if t.cost.macs and t.end - at >= pipeline(t.instruction) else "finish"
         found.append(_complete("sequencer", name, at, t.end - at, {}))
     return found
 

@@ -9,14 +9,14 @@ from insitu.sim import lanes, simd
 from insitu.sim import rows as row
 from insitu.sim.drains import Draw, Fit, Flat, Range, Scratch, Spans
 from insitu.sim.jit import kernel
+from insitu.sim.velocities import Held, Momentum, into_velocities
 
 _start, _take, _round_row, _fit_row = lanes.start_states, row.take, row.round_row, row.fit_row
 _NARROW, _UPDATE = generator.NARROW_STREAM, generator.UPDATE_STREAM
 
-#: Masters and the weights delivered of them: (masters, weights or empty, pitch, columns, groups, tail, group pitch).
-Held = tuple[Flat, Flat, int, int, int, int, int]
-#: What an update does: (gradient's fit, m of the rate, rounding of the rate's product, masters' limits, weights' fit).
-Rule = tuple[Fit, int, row.By, Range, Fit]
+#: What an update does: (gradient's fit, m of the rate, rounding of the rate's product, masters' limits, weights' fit,
+#: momentum).
+Rule = tuple[Fit, int, row.By, Range, Fit, Momentum]
 
 
 @kernel
@@ -87,7 +87,7 @@ def update(
             a[first:], a_pitch, b, b_pitch, spans, cols - (one > 0) * (groups == 1), depth, one, turned, acc, count
         )
         here = (master[at:], weight[at:], pitch, cols, groups, tail, group_pitch)
-        more, bits, _ = _update_block(acc, count, scratch, update_states, rule, here, False)
+        more, bits, _, _ = _update_block(acc, count, at, scratch, update_states, rule, here, False)
         changed, seen = changed + more, seen | bits
     return changed, seen
 
@@ -102,10 +102,10 @@ def updating(
     rule: Rule,
     held: Held,
     count_lost: bool,
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """UPDATE from all its accumulators on: as `_update_block`."""
     _start_update(scratch, draw, update_states, lanes_at, rule)
-    return _update_block(acc, acc.shape[0], scratch, update_states, rule, held, count_lost)
+    return _update_block(acc, acc.shape[0], 0, scratch, update_states, rule, held, count_lost)
 
 
 @kernel
@@ -113,7 +113,8 @@ def _start_update(scratch: Scratch, draw: Draw, update_states: row.States, lanes
     """Generators of every column's lane: lanes_at [columns] is each column's place in a row's words."""
     if rule[0][0][2]:
         _start_at(draw, _NARROW, lanes_at, scratch[2])
-    if rule[2][2]:
+    _, _, rate_by, _, _, (_, _, kept_by, _, decay_by, _, moving_by, _, _) = rule
+    if rate_by[2] or kept_by[2] or decay_by[2] or moving_by[2]:
         _start_at(draw, _UPDATE, lanes_at, update_states)
 
 
@@ -129,24 +130,28 @@ def _start_at(draw: Draw, stream: int, lanes_at: simd.Offsets, states: row.State
 def _update_block(
     acc: Flat,
     count: int,
+    at: int,
     scratch: Scratch,
     update_states: row.States,
     rule: Rule,
     held: Held,
     count_lost: bool,
-) -> tuple[int, int, int]:
-    """Accumulators -> gradient -> master -= round(lr * gradient); and, where there are weights, what the read port will
-    give of the new masters.
+) -> tuple[int, int, int, int]:
+    """Accumulators -> gradient -> master -= round(lr * gradient), or velocities, from `at` on, and what they move; and,
+    where there are weights, what the read port will give of the new masters.
 
-    Returns as `drains.narrow_block`, and where `count_lost` the accumulators not zero whose gradient is.
+    Returns as `drains.narrow_block`, where `count_lost` the accumulators not zero whose gradient is, and how many
+    velocities saturated.
     """
-    (by, limits, wrap), lr_mul, update_by, master_limits, (weight_by, weight_limits, _) = rule
+    (by, limits, wrap), lr_mul, update_by, master_limits, (weight_by, weight_limits, _), momentum = rule
     master, weight, pitch, cols, groups, tail, group_pitch = held
     states = scratch[2]
     x = scratch[0][: acc.shape[1]]
     T = x.dtype.type
     bottom, top, m = T(master_limits[0]), T(master_limits[1]), T(lr_mul)
-    changed, lost, seen = 0, 0, T(0)
+    changed, lost, beyond_velocity, seen = 0, 0, 0, T(0)
+    if momentum[0].size:
+        y, moving = np.zeros(x.size, x.dtype), np.empty(x.size, np.uint32)
     for r in range(count):
         source = acc[r]
         seen |= _take(source, x)
@@ -157,7 +162,15 @@ def _update_block(
                 lost += (x[c] == 0) & (source[c] != 0)
         for c in range(x.size):
             x[c] = T(m * x[c])
-        _round_row(x, update_states, update_by, True)
+        if momentum[0].size:
+            velocities = momentum[0][at + r * pitch :]
+            beyond_velocity += into_velocities(
+                x, y, moving, velocities, master[r * pitch :], update_states, update_by, momentum, held
+            )
+            if momentum[8]:
+                continue
+        else:
+            _round_row(x, update_states, update_by, True)
         for g in range(groups + (tail > 0)):
             width = cols if g < groups else tail
             part = x[g * cols : g * cols + width]
@@ -179,4 +192,4 @@ def _update_block(
                 delivered = weight[r * pitch + g * group_pitch : r * pitch + g * group_pitch + width]
                 for c in range(width):
                     delivered[c] = part[c]
-    return changed, np.int64(seen), lost  # type: ignore[return-value]
+    return changed + beyond_velocity, np.int64(seen), lost, beyond_velocity  # type: ignore[return-value]

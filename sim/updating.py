@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from insitu.arch.isa import Instruction
-from insitu.arch.numbers import UPDATE_SHIFT_MAX, UPDATE_SHIFT_MIN, Rounding, clamp
+from insitu.arch.isa import MOMENTUM_BITS, Instruction
+from insitu.arch.momentum import decay_shift, gradient_shift
+from insitu.arch.numbers import RANDOM_BITS, Rounding
 from insitu.sim import updates
 from insitu.sim.draining import INT32_ROOM, NOTHING, Draining
 from insitu.sim.drains import Draw, Fit, Scratch
@@ -19,6 +20,7 @@ from insitu.sim.products import Product, beside
 from insitu.sim.rows import By, constants
 from insitu.sim.statistics import Statistics
 from insitu.sim.stream import BeatStream
+from insitu.sim.velocities import Held, Momentum
 
 _NO_FIT: Fit = (constants(Rounding.FLOOR, 0), (0, 0), 0)
 #: Rows of accumulators that an update takes at once: one tile of the product.
@@ -34,6 +36,8 @@ class Updating(Draining):
         if machine.rules.normalised:
             self.below = instruction.lr_shift
         self.update_states = np.zeros(self.padded, np.uint32)
+        velocities = instruction.velocities
+        self.v = machine.place(velocities) if velocities else None
 
     def blockwise(self, statistics: Statistics | None) -> bool:
         """Whether sums and updates go block by block: `at_once`."""
@@ -43,7 +47,7 @@ class Updating(Draining):
         """All accumulators."""
         raise NotImplementedError
 
-    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: updates.Held) -> tuple[int, int]:
+    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: Held) -> tuple[int, int]:
         """Sums and updates; returns what `updates.update` does."""
         raise NotImplementedError
 
@@ -58,13 +62,14 @@ class Updating(Draining):
                 self.set_exact(source)
         fit = self.fit(source)
         rate_shift = machine.scales[i.sm][0] - machine.scales[i.sd][0] + i.lr_shift
-        update_by = constants(i.update_rounding, clamp(rate_shift, UPDATE_SHIFT_MIN, UPDATE_SHIFT_MAX))
+        rounding = i.momentum_rounding if self.v else i.update_rounding
+        update_by = constants(rounding, gradient_shift(rate_shift, i.velocity_fraction))
         mine, met = machine.readers(d.matrix)
         weights, weight_fit = (mine.kept, mine.fit) if mine else (NOTHING, _NO_FIT)
         lr_mul = i.lr_mul
         if machine.rules.normalised:
             lr_mul, update_by = 1, constants(Rounding.FLOOR, 0)
-        rule = fit, lr_mul, update_by, self.master_limits, weight_fit
+        rule = fit, lr_mul, update_by, self.master_limits, weight_fit, self.momentum()
         m = d.matrix
         held = d.flat, weights, d.pitch, m.cols, m.groups, m.tail, d.group_pitch
         scratch, draw = self.update_scratch(fit[0], update_by), self.draw()
@@ -72,27 +77,51 @@ class Updating(Draining):
             changed, seen = self.at_once(scratch, draw, rule, held)
         else:
             before = d.read() if statistics is not None else None
-            changed, seen, lost = updates.updating(
+            changed, seen, lost, beyond = updates.updating(
                 self.accumulators, scratch, draw, self.update_states, d.columns, rule, held, statistics is not None
             )
         machine.saturated += changed
         machine.measured(i, source, seen)
-        for others in met:
-            others.expire()
-        if mine:
-            mine.renew()
+        if not i.hold:
+            for others in met:
+                others.expire()
+            if mine:
+                mine.renew()
         if statistics is not None:
             acc = self.accumulators[:, : self.cols].astype(np.int64)
-            stalled = int(np.count_nonzero((acc != 0) & (d.read() == before)))
-            statistics.add(m, acc, source, saturated=changed, underflowed=lost, stalled=stalled)
+            stalled = 0 if i.hold else int(np.count_nonzero((acc != 0) & (d.read() == before)))
+            statistics.add(m, acc, source, saturated=changed - beyond, underflowed=lost, stalled=stalled)
+            if self.v:
+                unit = machine.scales[i.sm][0] - i.velocity_fraction
+                found = self.v.read().astype(np.int64)
+                statistics.add(self.v.matrix, found, unit, saturated=beyond, underflowed=0)
+
+    def momentum(self) -> Momentum:
+        """How velocities move."""
+        i, below = self.instruction, self.instruction.velocity_fraction
+        half = 1 << max(0, i.momentum_width - 1)
+        return (
+            self.v.flat if self.v else NOTHING,
+            i.momentum_mul,
+            constants(i.momentum_rounding, MOMENTUM_BITS),
+            i.decay_mul,
+            constants(i.momentum_rounding, decay_shift(i.decay_shift, below)),
+            (-half, half - 1),
+            constants(i.update_rounding, below),
+            max(0, RANDOM_BITS - below),
+            bool(i.hold),
+        )
 
     def update_scratch(self, by: By, update_by: By) -> Scratch:
         """Scratch whose values are int32 where that has room for the gradient's intermediates and the master's."""
-        i = self.instruction
+        i, master_bits = self.instruction, self.machine.core.master_bits
+        decay = decay_shift(i.decay_shift, i.velocity_fraction)
         room = (
             (i.lr_mul << (i.width - 1) << update_by[0]) < INT32_ROOM
             and update_by[1] < 30
-            and self.machine.core.master_bits <= 30
+            and master_bits <= 30
+            and i.momentum_width - i.velocity_fraction <= 30
+            and (not i.decay_mul or (decay < 30 and (i.decay_mul << (master_bits - 1)) < INT32_ROOM))
         )
         return self.scratch(by) if room else self.wide_scratch
 
@@ -115,7 +144,7 @@ class Update(Product, Updating):
         """Scratch for a block of rows of A turned so that its sums run along them: [block, terms]."""
         return np.empty((self.block, self.terms), dtype=np.int16)
 
-    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: updates.Held) -> tuple[int, int]:
+    def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: Held) -> tuple[int, int]:
         i, a, b = self.instruction, self.a, self.b
         return updates.update(
             a.flat,

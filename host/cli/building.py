@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from insitu.arch.declaration import Declaration
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
 from insitu.host.errors import CompileError
@@ -23,6 +24,7 @@ Classes = Annotated[
 IMAGE, CLASSES = (1, 28, 28), 10
 #: Samples of noise that a program is calibrated on.
 NOISE = 32
+_SGD = Optimizer()
 
 
 def build_program(
@@ -33,6 +35,7 @@ def build_program(
     batch: int,
     in_shape: str | None = None,
     classes: int | None = None,
+    optimizer: Optimizer = _SGD,
 ) -> Program:
     """A model's program, calibrated on noise. Raises ModelsError or CompileError for what is none or does not fit."""
     import numpy as np
@@ -44,7 +47,13 @@ def build_program(
     module = students.build(model, in_shape=shape, classes=outputs, seed=0)
     noise = np.random.default_rng(0).random((NOISE, *shape), dtype=np.float32)
     return compile_module(
-        module, core=core, declaration=declaration, batch=batch, calibration=noise, meta={"model": model}
+        module,
+        core=core,
+        declaration=declaration,
+        batch=batch,
+        calibration=noise,
+        **optimizer.to_json(),
+        meta={"model": model},
     ).program
 
 

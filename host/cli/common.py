@@ -13,6 +13,8 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
+from insitu.arch.declaration import WIDTHS, Declaration, Role
+from insitu.arch.optimizer import Optimizer
 from insitu.host.errors import HostError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")]
@@ -20,19 +22,36 @@ Model = Annotated[
     str,
     typer.Option(
         help="`mlp:784-100-50-10`, `lenet`, `lenet-wide`, `cnn`, `vgg`, `mobilenet-v1`, `mobilenet-v2`, `mobilenet-v3` "
-        "(with options: `mobilenet-v1:width=0.5,depth=1.5,blocks=2`, no depth of the others), or "
-        "`path/to/file.py:factory` for your own."
+        "(with `width=`, `blocks=`, and v1 `depth=`: `mobilenet-v1:width=0.5,blocks=2`), or `path/to/file.py:factory` "
+        "for your own."
     ),
 ]
 Format = Annotated[
     str,
-    typer.Option(help="Bits: w weight, a activation, e error, g gradient, m master, c accumulator, t target."),
+    typer.Option(
+        help="Bits: w weight, a activation, e error, g gradient, m master, c accumulator, t target, v momentum."
+    ),
 ]
 Exponents = Annotated[str, typer.Option(help="Exponents of activations, errors, gradients: static, delayed or exact.")]
 Core = Annotated[str, typer.Option(help="A preset (tiny4, edge8, edge16, wide32), fields (`n=16`), or both.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of everything random.")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples in a training step.")]
+Momentum = Annotated[float, typer.Option(min=0, help="What is kept of a step for the next one, below 1.")]
+WeightDecay = Annotated[float, typer.Option(min=0, help="What weights decay by, times the learning rate.")]
+MicroBatches = Annotated[
+    int, typer.Option(min=1, help="Parts that a batch comes in where the core holds no whole one.")
+]
 Root = Annotated[str | None, typer.Option(help="Folder of data sets; default INSITU_DATA, then your data folder.")]
+
+
+def declared(text: str, exponents: str, optimizer: Optimizer) -> Declaration:
+    """The declaration of a format; velocities as wide as masters, 16 bits at most, where the optimiser needs some and
+    the format has none. Raises ArchError where it is none."""
+    declaration = Declaration.parse(text, exponent=exponents)
+    if optimizer.plain or declaration.momentum.width:
+        return declaration
+    width = min(declaration.master.width, WIDTHS[Role.MOMENTUM][1])
+    return declaration.with_roles(Role.MOMENTUM, width=width)
 
 
 _kept: list[TextIO] = []

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from insitu.arch.declaration import Declaration
 from insitu.arch.isa import Instruction
 from insitu.arch.layout import Memory
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
 from insitu.host.cli.building import Classes, InShape, build_program
@@ -20,9 +20,13 @@ from insitu.host.cli.common import (
     Exponents,
     Format,
     Json,
+    MicroBatches,
     Model,
+    Momentum,
+    WeightDecay,
     check_writable,
     console,
+    declared,
     emit,
     refuse_beside,
     writing,
@@ -30,7 +34,11 @@ from insitu.host.cli.common import (
 from insitu.host.errors import HostError, TwoPasses
 
 #: What a program file says itself.
-_OF_A_MODEL = ("--model", "--core", "--batch", "--format", "--exponents", "--in-shape", "--classes")
+_OF_A_MODEL = (
+    *("--model", "--core", "--batch", "--format", "--exponents", "--in-shape", "--classes"),
+    *("--momentum", "--weight-decay", "--micro-batches"),
+)
+_SGD = Optimizer()
 ProgramFile = Annotated[Path | None, typer.Option("--program", help="A program file instead of a model.")]
 
 
@@ -41,6 +49,9 @@ def simulate(
     batch: Batch = 64,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     entry: Annotated[str, typer.Option(help="Entry of the program: train, infer, train_host, ...")] = "train",
     in_shape: InShape = None,
     classes: Classes = None,
@@ -59,7 +70,8 @@ def simulate(
         check_writable(timeline)
     if program is not None:
         refuse_beside(context, f"program {program}", *_OF_A_MODEL)
-    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
     if compiled.exact:
         raise TwoPasses
     report = cycles.report(compiled, entry)
@@ -71,6 +83,7 @@ def simulate(
             {
                 "model": compiled.meta.get("model"),
                 "batch": compiled.batch,
+                "optimizer": compiled.optimizer.to_json(),
                 "core": compiled.core.to_json(),
                 "entry": entry,
                 **report.to_json(),
@@ -90,6 +103,8 @@ def simulate(
         f"{entry}: {report.cycles:,} cycles, {report.busy:.1%} of {report.core.cells} cells busy, "
         f"{report.cycles / compiled.batch:,.0f} cycles a sample"
     )
+    if (parts := compiled.optimizer.micro_batches) > 1 and entry.startswith("train"):
+        screen.print(f"a step of {compiled.step_samples} samples is {parts} of these: {parts * report.cycles:,} cycles")
     if timeline is not None:
         screen.print(f"timeline: {timeline} (open in ui.perfetto.dev)")
 
@@ -102,6 +117,9 @@ def disasm(
     batch: Batch = 64,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     in_shape: InShape = None,
     classes: Classes = None,
     map_: Annotated[bool, typer.Option("--map", help="Show what lies where in each memory instead.")] = False,
@@ -123,7 +141,8 @@ def disasm(
     if draw is not None:
         check_writable(draw)
         memory_map.check_format(draw)
-    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    compiled = _program(program, model, core, batch, format, exponents, in_shape, classes, optimizer)
     if draw is not None:
         with writing(draw):
             memory_map.draw(compiled, draw)
@@ -133,6 +152,7 @@ def disasm(
                 "core": compiled.core.to_json(),
                 "hash": f"{compiled.core.hash:016x}",
                 "batch": compiled.batch,
+                "optimizer": compiled.optimizer.to_json(),
                 "format": compiled.declaration.short,
                 "entries": dict(compiled.entries),
                 "tensors": {name: t.to_json() for name, t in compiled.tensors.items()},
@@ -144,7 +164,7 @@ def disasm(
         return
     screen = console(False)
     if map_:
-        for memory in Memory:
+        for memory in compiled.core.memories:
             screen.print(_memory_map(compiled, memory))
         return
     table = Table("tensor", "role", "memory", "words", "size", "bits", "exponent")
@@ -197,10 +217,19 @@ def _program(
     exponents: str,
     in_shape: str | None,
     classes: int | None,
+    optimizer: Optimizer = _SGD,
 ) -> Program:
     """A program from a file, or of a model."""
     if path is not None:
         return Program.load(path)
-    declaration = Declaration.parse(format_, exponent=exponents)
+    declaration = declared(format_, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
-    return build_program(model, core=params, declaration=declaration, batch=batch, in_shape=in_shape, classes=classes)
+    return build_program(
+        model,
+        core=params,
+        declaration=declaration,
+        batch=batch,
+        in_shape=in_shape,
+        classes=classes,
+        optimizer=optimizer,
+    )

@@ -28,14 +28,14 @@ def run(
 
     Example: `insitu study run examples/studies/digits-roles.toml --workers 2`
     """
+    from insitu.host.study import checking, runner, schema, search, store, table, trial
     from insitu.host.study import engine as engines
-    from insitu.host.study import runner, schema, search, store, table, trial
 
     study = schema.load(file)
-    runner.check(study, root)
+    checking.check(study, root)
     screen = console(json)
     begun = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with store.opened(study, write=True) as kept, engines.opened(engine, workers) as pool:
         before = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
         with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:

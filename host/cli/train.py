@@ -17,11 +17,15 @@ from insitu.host.cli.common import (
     Exponents,
     Format,
     Json,
+    MicroBatches,
     Model,
+    Momentum,
     Root,
     Seed,
+    WeightDecay,
     check_writable,
     console,
+    declared,
     emit,
     writing,
 )
@@ -38,6 +42,9 @@ def train(
     batch: Batch = 64,
     lr: Annotated[float, typer.Option(help="Learning rate at the start, of the mean loss.")] = 0.5,
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine.")] = "linear",
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     seed: Seed = 0,
     float_: Annotated[bool, typer.Option("--float", help="Train the float32 twin beside it.")] = False,
     statistics: Annotated[
@@ -51,7 +58,7 @@ def train(
 
     Example: `insitu train --model mlp:784-100-50-10 --data mnist --format w8a8e8g8 --epochs 1 --float`
     """
-    from insitu.arch.declaration import Declaration
+    from insitu.arch.optimizer import Optimizer
     from insitu.arch.params import CoreParams
     from insitu.host.compiler.compile import compile_module
     from insitu.host.device import open_device
@@ -65,7 +72,8 @@ def train(
         for path in (save, save.with_suffix(".npz")):
             check_writable(path)
     policy = TrainPolicy(epochs=epochs, lr=lr, schedule=schedule, seed=seed)  # type: ignore[arg-type]  # checked there
-    declaration = Declaration.parse(format, exponent=exponents)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    declaration = declared(format, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
     dataset = datasets.load(data, root)
     student = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
@@ -78,6 +86,7 @@ def train(
         calibration=dataset.x_train[:256],
         targets=targets[:256],
         learning_rate=lr,
+        **optimizer.to_json(),
         sample_range=1.0,
         meta={"model": model, "data": data},
     )
@@ -124,6 +133,7 @@ def train(
         "core": params.to_json(),
         "policy": asdict(policy),
         "batch": batch,
+        "optimizer": optimizer.to_json(),
         "test_accuracy": by_epoch[-1],
         "accuracy_by_epoch": by_epoch,
         "cycles": cycles,
@@ -132,7 +142,7 @@ def train(
     if statistics:
         result["statistics"] = by_tensor
     if float_:
-        result["float_test_accuracy"] = _float_twin(model, dataset, policy, batch)
+        result["float_test_accuracy"] = _float_twin(model, dataset, policy, batch, optimizer)
     if json:
         emit(result)
         return
@@ -145,7 +155,7 @@ def train(
         screen.print(_statistics_table(by_tensor))
 
 
-def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
+def _float_twin(model: str, dataset: Any, policy: Any, batch: int, optimizer: Any) -> float:
     from insitu.models import students, training
 
     twin = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=policy.seed)
@@ -156,6 +166,8 @@ def _float_twin(model: str, dataset: Any, policy: Any, batch: int) -> float:
         epochs=policy.epochs,
         batch=batch,
         lr=policy.lr,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
         schedule=policy.schedule,
         seed=policy.seed,
     )

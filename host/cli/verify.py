@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from insitu.host.cli.building import Classes, InShape, sample_shape
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Seed, console, emit
+from insitu.host.cli.common import (
+    Batch,
+    Core,
+    Exponents,
+    Format,
+    Json,
+    MicroBatches,
+    Model,
+    Momentum,
+    Seed,
+    WeightDecay,
+    console,
+    declared,
+    emit,
+)
 from insitu.host.errors import TwoPasses
 
 
@@ -18,6 +32,9 @@ def verify(
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
     batch: Batch = 20,
+    momentum: Momentum = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    micro_batches: MicroBatches = 1,
     steps: Annotated[int, typer.Option(min=0, help="Training steps.")] = 3,
     engine: Annotated[str, typer.Option(help="`rtl`, compiled, or `pysim`, Amaranth's simulator.")] = "rtl",
     stalls: Annotated[float, typer.Option(min=0, max=0.95, help="Probability that a stream waits, each cycle.")] = 0.0,
@@ -33,14 +50,15 @@ def verify(
     """
     import numpy as np
 
-    from insitu.arch.declaration import Declaration
+    from insitu.arch.optimizer import Optimizer
     from insitu.arch.params import CoreParams
     from insitu.host import verify as verification
     from insitu.host.compiler.compile import compile_module
     from insitu.models import students
 
     screen = console(json)
-    declaration = Declaration.parse(format, exponent=exponents)
+    optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    declaration = declared(format, exponents, optimizer)
     params = CoreParams.parse(core).with_declaration(declaration)
     shape, outputs = sample_shape(model, in_shape, classes)
     rng = np.random.default_rng(seed)
@@ -53,6 +71,7 @@ def verify(
         batch=batch,
         calibration=x[:256],
         targets=targets[:256],
+        **optimizer.to_json(),
     )
     if compiled.program.exact:
         raise TwoPasses

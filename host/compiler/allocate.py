@@ -70,7 +70,7 @@ def place(requests: Sequence[Request], core: CoreParams) -> dict[str, Matrix]:
     it; CompileError for a matrix that no instruction could name."""
     places: dict[str, Matrix] = {}
     problems = []
-    for memory in Memory:
+    for memory in core.memories:
         wanted = [r for r in requests if r.memory is memory]
         depth = core.depth(memory)
         found = _in_a_row(wanted, core.n)

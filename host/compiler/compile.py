@@ -13,8 +13,9 @@ from torch import nn
 
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.isa import FIELDS, Instruction, Opcode
 from insitu.arch.layout import Memory
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
@@ -51,14 +52,19 @@ def compile_module(
     calibration: npt.NDArray[np.float32],
     targets: npt.NDArray[np.float32] | None = None,
     learning_rate: float = 0.1,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    micro_batches: int = 1,
     sample_range: float | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """Compile a student.
 
     calibration: samples [n, ...] as the module takes them, n >= 1, from which exponents start; targets [n, classes]
-    their target distributions. learning_rate: of the mean loss over a batch, as in PyTorch. sample_range: largest
-    magnitude a sample can have, if larger than calibration shows.
+    their target distributions. batch: samples of a training step. learning_rate: of the mean loss over a batch, as in
+    PyTorch. momentum, weight_decay: see arch/optimizer.py. micro_batches: equal parts that a batch comes in, where the
+    memories do not hold a whole one; the program's batch is one part. The three need a core with velocities and a
+    declaration of their bits. sample_range: largest magnitude a sample can have, if larger than calibration shows.
     Raises CompileError where the module has parts no instruction covers, does not give the logits that it gives in
     evaluation, a tensor does not fit, or the core lacks a width; nothing is run on a device then.
     """
@@ -77,16 +83,45 @@ def compile_module(
         if unknown:
             names = ", ".join(narrowing)
             raise CompileError(f"the declaration overrides layers {unknown}: this student's are {names}")
+        optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+        batch, rest = divmod(batch, micro_batches)
+        if rest:
+            raise CompileError(f"batch {batch * micro_batches + rest} in {micro_batches} micro-batches: it must divide")
+        rates = _rates(learning_rate, batch, optimizer)
         _check_widths(graph, core, declaration)
-        plans = _plans(graph, core, declaration, batch)
+        if not optimizer.plain:
+            _check_velocities(graph, declaration)
+        plans = _plans(graph, core, declaration, batch, optimizer)
         ranges = measure(graph, calibration, targets, batch)
         check_same(graph, module, calibration)
         if sample_range is not None:
             ranges = replace(ranges, sample=max(ranges.sample, sample_range))
-        lr = rate.encode(learning_rate / batch)
-        return min((_compiled(plan, Start(plan, ranges), lr, dict(meta or {})) for plan in plans), key=_cycles)
+        made = [_compiled(plan, Start(plan, ranges, learning_rate), rates, dict(meta or {})) for plan in plans]
+        return min(made, key=_cycles)
     except ArchError as error:
         raise CompileError(str(error)) from error
+
+
+def _rates(learning_rate: float, batch: int, optimizer: Optimizer) -> rate.Rates:
+    """Rates at the start of training. Raises CompileError where the device has none of them."""
+    rates = rate.Rates.of(learning_rate, batch, optimizer)
+    share = learning_rate * optimizer.weight_decay
+    if share and not rates.decay[0]:
+        least = 2.0 ** -FIELDS["decay_shift"].maximum
+        raise CompileError(
+            f"weight decay {optimizer.weight_decay:g} at learning rate {learning_rate:g} is {share:.3g} of a weight a "
+            f"step: the device has {least:.3g} to 1, or 0"
+        )
+    return rates
+
+
+def _check_velocities(graph: Graph, declaration: Declaration) -> None:
+    for layer in graph.layers:
+        if not declaration.at(layer.name).momentum.width:
+            raise CompileError(
+                f"layer {layer.name!r}: momentum, weight decay and micro-batches need velocities: declare their bits, "
+                "such as v16"
+            )
 
 
 def _check_widths(graph: Graph, core: CoreParams, declaration: Declaration) -> None:
@@ -103,23 +138,23 @@ def _check_widths(graph: Graph, core: CoreParams, declaration: Declaration) -> N
         raise CompileError(f"accumulator of {accumulator} bits: this core's has {core.accumulator_bits}")
 
 
-def _plans(graph: Graph, core: CoreParams, declaration: Declaration, batch: int) -> list[Plan]:
+def _plans(graph: Graph, core: CoreParams, declaration: Declaration, batch: int, optimizer: Optimizer) -> list[Plan]:
     """The plans that fit: samples sent as they are, or as the patches that the first layer goes over. Raises
     CompileError where none does."""
     graphs = [g for g in (graph, graph.unfolded()) if g is not None]
-    plans, problems = _fitting(graphs, core, declaration, batch)
+    plans, problems = _fitting(graphs, core, declaration, batch, optimizer)
     if not plans:
         raise CompileError(f"{problems[0]}; {_remedy(graphs, core, declaration, batch)}")
     return plans
 
 
 def _fitting(
-    graphs: Sequence[Graph], core: CoreParams, declaration: Declaration, batch: int
+    graphs: Sequence[Graph], core: CoreParams, declaration: Declaration, batch: int, optimizer: Optimizer
 ) -> tuple[list[Plan], list[MemoryTooSmall]]:
     plans, problems = [], []
     for graph in graphs:
         try:
-            plans.append(Plan(graph, core, declaration, batch))
+            plans.append(Plan(graph, core, declaration, batch, optimizer))
         except MemoryTooSmall as error:
             problems.append(error)
     return plans, problems
@@ -130,17 +165,17 @@ def _remedy(graphs: Sequence[Graph], core: CoreParams, declaration: Declaration,
     fits, fails = 0, batch
     while fails - fits > 1:
         middle = (fits + fails) // 2
-        if _fitting(graphs, core, declaration, middle)[0]:
+        if _fitting(graphs, core, declaration, middle, Optimizer())[0]:
             fits = middle
         else:
             fails = middle
     return f"the largest batch that fits is {fits}" if fits else "no smaller batch fits"
 
 
-def _compiled(plan: Plan, start: Start, lr: tuple[int, int], meta: dict[str, Any]) -> Compiled:
+def _compiled(plan: Plan, start: Start, rates: rate.Rates, meta: dict[str, Any]) -> Compiled:
     words: list[Instruction] = []
     entries: dict[str, int] = {}
-    for name, body in emit.entries(plan, start, lr).items():
+    for name, body in emit.entries(plan, start, rates).items():
         entries[name] = len(words)
         words += [*body, Instruction(opcode=Opcode.HALT)]
     program = Program(
@@ -153,6 +188,7 @@ def _compiled(plan: Plan, start: Start, lr: tuple[int, int], meta: dict[str, Any
         batch=plan.batch,
         bias_exponents=start.bias_exponents,
         tables={name: table.words for name, table in emit.tables(start).items()},
+        optimizer=plan.optimizer,
         meta=meta,
     )
     return Compiled(program=program, masters=start.masters, graph=plan.graph)

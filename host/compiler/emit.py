@@ -6,15 +6,16 @@ import math
 from typing import Any
 
 from insitu.arch.check import WIDTH_ROLE
-from insitu.arch.declaration import Declaration, ExponentPolicy
+from insitu.arch.declaration import Declaration, ExponentPolicy, Role
 from insitu.arch.isa import CONSTANT_MAX, KERNEL_FIELDS, MAP_FIELDS, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.program import Tensor
 from insitu.arch.window import Window
 from insitu.host.compiler.graph import SAMPLE, Layer
-from insitu.host.compiler.lower import TARGET, activation, masters, named
+from insitu.host.compiler.lower import TARGET, activation, masters, named, velocity
 from insitu.host.compiler.passes import Pass
 from insitu.host.compiler.plan import Plan
+from insitu.host.compiler.rate import Rates
 from insitu.host.compiler.tables import Placed
 from insitu.host.compiler.weights import Start
 
@@ -22,9 +23,9 @@ from insitu.host.compiler.weights import Start
 _MOVES = (Opcode.POOL, Opcode.UNPOOL, Opcode.LOOKUP)
 
 
-def entries(plan: Plan, start: Start, lr: tuple[int, int]) -> dict[str, list[Instruction]]:
-    """The instructions of each entry but for its HALT. lr: (m, k) of the rate m * 2**-k of a sample."""
-    return _Emitter(plan, start, lr).entries()
+def entries(plan: Plan, start: Start, rates: Rates) -> dict[str, list[Instruction]]:
+    """The instructions of each entry but for its HALT."""
+    return _Emitter(plan, start, rates).entries()
 
 
 def tables(start: Start) -> dict[str, Placed]:
@@ -33,8 +34,8 @@ def tables(start: Start) -> dict[str, Placed]:
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, start: Start, lr: tuple[int, int]) -> None:
-        self.plan, self.start, self.lr = plan, start, lr
+    def __init__(self, plan: Plan, start: Start, rates: Rates) -> None:
+        self.plan, self.start, self.rates = plan, start, rates
 
     def entries(self) -> dict[str, list[Instruction]]:
         plan, passes = self.plan, self.plan.passes
@@ -49,6 +50,9 @@ class _Emitter:
             "load_weights": [self._load(w) for w in weights],
             "store_weights": [self._store(w) for w in weights],
         }
+        if velocities := [name for name, tensor in plan.tensors.items() if tensor.role is Role.MOMENTUM]:
+            found["load_velocities"] = [self._load(v) for v in velocities]
+            found["store_velocities"] = [self._store(v) for v in velocities]
         looked_up = [self._load_table(table) for table in tables(self.start).values()]
         return found | ({"load_tables": looked_up} if looked_up else {})
 
@@ -91,7 +95,7 @@ class _Emitter:
             out = tensor.samples.window
             return Window(map_height=out.out_height, map_width=out.out_width)
         for node in self.plan.graph.layers:
-            if masters(node.name) == name and not node.depthwise:
+            if name in (masters(node.name), velocity(node.name)) and not node.depthwise:
                 return Window(kernel_height=node.window.kernel_height, kernel_width=node.window.kernel_width)
         return Window()
 
@@ -152,7 +156,7 @@ class _Emitter:
 
     def _updating(self, p: Pass) -> dict[str, Any]:
         assert p.formats is not None
-        m, k = self.lr
+        m, k = self.rates.gradient
         return {
             "lr_mul": m,
             "lr_shift": k,
@@ -160,6 +164,18 @@ class _Emitter:
             "sd": self.plan.gradients[p.gradient],
             "master_width": p.formats.master.width,
             "update_rounding": p.formats.master.rounding,
+            **({} if self.plan.optimizer.plain else self._momentum(p.formats, p.gradient)),
+        }
+
+    def _momentum(self, formats: Declaration, layer: str) -> dict[str, Any]:
+        m, k = self.rates.decay
+        return {
+            "momentum_width": formats.momentum.width,
+            "momentum_mul": self.rates.momentum,
+            "momentum_rounding": formats.momentum.rounding,
+            "velocity_fraction": self.start.fractions[layer],
+            "decay_mul": m,
+            "decay_shift": k,
         }
 
 

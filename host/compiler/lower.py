@@ -355,6 +355,11 @@ def masters(layer: str) -> str:
     return f"{layer}.weight"
 
 
+def velocity(layer: str) -> str:
+    """The tensor of the velocities of a layer's weights."""
+    return f"{layer}.velocity"
+
+
 def part(node: str, at: int) -> str:
     """The error that a node gives back to what it reads as its source `at`."""
     return f"{node}.{at}"

@@ -7,12 +7,15 @@ from dataclasses import replace
 from insitu.arch.check import WIDTH_ROLE
 from insitu.arch.declaration import Declaration, ExponentPolicy, Role
 from insitu.arch.layout import Memory
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import SCALES_ALLOWED, CoreParams
 from insitu.arch.program import Tensor
 from insitu.host.compiler.allocate import Request, place
 from insitu.host.compiler.graph import SAMPLE, Graph
-from insitu.host.compiler.lower import TARGET, Lowering
+from insitu.host.compiler.lower import TARGET, Lowering, masters, velocity
 from insitu.host.errors import CompileError
+
+_SGD = Optimizer()
 
 
 class Plan:
@@ -23,7 +26,15 @@ class Plan:
     Raises CompileError where they do not fit.
     """
 
-    def __init__(self, graph: Graph, core: CoreParams, declaration: Declaration, batch: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        core: CoreParams,
+        declaration: Declaration,
+        batch: int,
+        optimizer: Optimizer = _SGD,
+    ) -> None:
+        self.optimizer = optimizer
         self.graph, self.core, self.declaration, self.batch = graph, core, declaration, batch
         self.passes = passes = Lowering(graph, declaration, batch)
         owners = [name for name, wanted in passes.tensors.items() if not wanted.scale_of]
@@ -64,6 +75,15 @@ class Plan:
             )
             for name, wanted in passes.tensors.items()
         }
+        if not optimizer.plain:
+            self.tensors |= dict(map(self._velocities, updated))
+
+    def _velocities(self, layer: str) -> tuple[str, Tensor]:
+        """The velocities of a layer's masters: where they lie, in VEL."""
+        weight = self.tensors[masters(layer)]
+        matrix = replace(weight.matrix, memory=Memory.VEL)
+        width = self.declaration.at(layer).momentum.width
+        return velocity(layer), replace(weight, matrix=matrix, role=Role.MOMENTUM, width=width)
 
     def register(self, name: str) -> int:
         """The scale register of a tensor: its own, or that of the one it shares with."""

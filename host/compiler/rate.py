@@ -1,11 +1,12 @@
-"""Learning rates as the device has them: m * 2**-k, m a small integer."""
+"""Rates as the device has them: m * 2**-k, m a small integer; a momentum in 1/256."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from insitu.arch.isa import FIELDS, UPDATES
+from insitu.arch.isa import FIELDS, MOMENTUM_ONE, UPDATES
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.program import Program
 from insitu.host.errors import CompileError
 
@@ -38,8 +39,56 @@ def decode(m: int, k: int) -> float:
     return math.ldexp(m, -k)
 
 
+def encode_decay(share: float) -> tuple[int, int]:
+    """The (m, k) nearest to the share that a master decays by in a step; m is 0 where that is none of the device's.
+    Raises CompileError for a share of 1 or more."""
+    if not 0 <= share < 1:
+        raise CompileError(f"learning rate times weight decay is {share:g}: must be at least 0 and below 1")
+    bits, most = FIELDS["decay_mul"].width, FIELDS["decay_shift"].maximum
+    mantissa, exponent = math.frexp(share)
+    m, k = round(math.ldexp(mantissa, bits)), bits - exponent
+    if m == 1 << bits:
+        m, k = m >> 1, k - 1
+    if k > most:
+        m, k = round(math.ldexp(share, most)), most
+    return (m, k) if m else (0, 0)
+
+
+def encode_momentum(momentum: float) -> int:
+    """The 1/256 nearest to a momentum. Raises CompileError where that is none, or all, of a velocity."""
+    m = round(momentum * MOMENTUM_ONE)
+    if momentum and not 0 < m < MOMENTUM_ONE:
+        top = (MOMENTUM_ONE - 1) / MOMENTUM_ONE
+        raise CompileError(f"momentum {momentum!r}: the device has {1 / MOMENTUM_ONE:.4f} to {top:.4f}, or 0")
+    return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What an update's words say of a step. gradient, decay: (m, k) of m * 2**-k, of a sample's gradient and of a
+    master; momentum: in 1/256."""
+
+    gradient: tuple[int, int]
+    decay: tuple[int, int]
+    momentum: int
+
+    @classmethod
+    def of(cls, learning_rate: float, batch: int, optimizer: Optimizer) -> Rates:
+        """The rates of a learning rate of the mean loss over the parts, of `batch` samples each, of a step."""
+        return cls(
+            gradient=encode(learning_rate / (batch * optimizer.micro_batches)),
+            decay=encode_decay(learning_rate * optimizer.weight_decay),
+            momentum=encode_momentum(optimizer.momentum),
+        )
+
+
 def with_learning_rate(program: Program, learning_rate: float) -> Program:
-    """The same program with another learning rate (of the mean loss over its batch) in every update."""
-    m, k = encode(learning_rate / program.batch)
-    words = tuple(replace(i, lr_mul=m, lr_shift=k) if i.opcode in UPDATES else i for i in program.instructions)
+    """The same program with another learning rate, of the mean loss over the samples of a step, in every update.
+    Masters decay by it too, by nothing where that is less than the device has. Velocities keep their units."""
+    rates = Rates.of(learning_rate, program.batch, program.optimizer)
+    (m, k), (decay, by) = rates.gradient, rates.decay
+    words = tuple(
+        replace(i, lr_mul=m, lr_shift=k, decay_mul=decay, decay_shift=by) if i.opcode in UPDATES else i
+        for i in program.instructions
+    )
     return replace(program, instructions=words)

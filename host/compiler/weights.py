@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.declaration import ExponentPolicy, RoleFormat
-from insitu.arch.isa import FIELDS
+from insitu.arch.declaration import WIDTHS, ExponentPolicy, Role, RoleFormat
+from insitu.arch.isa import FIELDS, FRACTIONS
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import FixedFormat, bias_operand, clamp
 from insitu.host.compiler import tables
 from insitu.host.compiler.calibrate import Ranges
 from insitu.host.compiler.graph import SAMPLE, Layer
-from insitu.host.compiler.lower import TARGET, activation, given, masters
+from insitu.host.compiler.lower import TARGET, activation, given, masters, velocity
 from insitu.host.compiler.passes import Wanted
 from insitu.host.compiler.plan import Plan
+from insitu.host.errors import CompileError
 
 Masters = dict[str, npt.NDArray[np.int32]]
 
@@ -30,25 +31,29 @@ class Start:
     """Where a plan's program starts.
 
     scales: exponents of the scale registers. bias_exponents: layer -> exponent of its bias operand. masters: weight
-    tensor name -> int32 [rows, columns] as they lie in memory. tables: (node, "table" or "slope") -> what it looks up.
+    tensor name -> int32 [rows, columns] as they lie in memory. fractions: layer -> bits of its velocities below its
+    masters' last place. tables: (node, "table" or "slope") -> what it looks up.
     """
 
-    def __init__(self, plan: Plan, ranges: Ranges) -> None:
+    def __init__(self, plan: Plan, ranges: Ranges, learning_rate: float) -> None:
         self._plan = plan
         self.scales = [0] * plan.scales
         self.bias_exponents: dict[str, int] = {}
         self.masters: Masters = {}
+        self.fractions: dict[str, int] = {}
         for name, wanted in plan.passes.tensors.items():
             if wanted.seen and not wanted.scale_of:
                 self._calibrate(name, wanted, ranges)
         for layer in plan.graph.layers:
             operand = self._bias_operand(layer) if layer.bias else 0.0
+            self._weights(layer, operand)
             if layer.name in plan.gradients:
                 fmt = plan.declaration.at(layer.name).gradient
                 seen = max(ranges.gradient[layer.name], operand * ranges.bias[layer.name])
                 found = FixedFormat.covering(seen, width=fmt.width, headroom=_headroom(fmt))
                 self.scales[plan.gradients[layer.name]] = found.exponent
-            self._weights(layer, operand)
+                if not plan.optimizer.plain:
+                    self.fractions[layer.name] = self._fraction(layer, seen, learning_rate)
         self.tables = self._tables()
         self.scales = plan.share(self.scales)
 
@@ -65,6 +70,25 @@ class Start:
         assert magnitude is not None
         found = FixedFormat.covering(magnitude, width=fmt.width, headroom=headroom)
         self.scales[self._plan.register(name)] = found.exponent
+
+    def _fraction(self, layer: Layer, seen: float, learning_rate: float) -> int:
+        """Bits of a layer's velocities below its masters' last place: as many as leave room for the largest gradient
+        step after step, with one bit to spare. Raises CompileError where even the coarsest velocity has too little."""
+        tensor = self._plan.tensors[velocity(layer.name)]
+        most = learning_rate / self._plan.batch * seen / (1 - self._plan.optimizer.momentum)
+        if most == 0:
+            return 0
+        (least, highest), exponent = FRACTIONS, self.scales[tensor.scale]
+        fmt = FixedFormat.covering(most, width=tensor.width, headroom=STATIC_HEADROOM)
+        found = exponent - fmt.exponent
+        if found < least:
+            bits = tensor.width + least - found
+            remedy = f"declare {bits} bits" if bits <= WIDTHS[Role.MOMENTUM][1] else "declare fewer bits of master"
+            raise CompileError(
+                f"layer {layer.name!r}: velocities of up to {most:.3g} in {tensor.width} bits are too coarse for "
+                f"masters whose last place is 2**{exponent}: {remedy}"
+            )
+        return min(found, highest)
 
     def _format(self, tensor: str) -> FixedFormat:
         t = self._plan.tensors[tensor]

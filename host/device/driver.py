@@ -44,6 +44,9 @@ class Driver:
         self.logits_tensor = ""  #: the program's tensor that `infer` and `train` store
         self._error_tensor = ""  # that `train_host` takes from the host
         self._weights: list[str] = []  # in the order `load_weights` takes them
+        self._velocities: list[str] = []  # in the order `load_velocities` takes them
+        self._resident: Program | None = None  # the program, or its part of a step, whose words the device has
+        self._made: dict[tuple[bool, bool], Program] = {}  # parts by whether they are the first and the last
         self._packings: dict[str, Packing] = {}
         identity, version = self.registers["ID"], self.registers["VERSION"]
         if identity != IDENTITY or version != ARCH_VERSION:
@@ -82,35 +85,59 @@ class Driver:
         by_place = {(t.matrix, t.scale): name for name, t in program.tensors.items()}
         loss = next(i for i in program.entry("train") if i.opcode is Opcode.LOSS)
         self.logits_tensor, self._error_tensor = by_place[loss.a, loss.sa], by_place[loss.d, loss.sd]
-        masters = {t.matrix: name for name, t in program.tensors.items() if t.role is Role.MASTER}
-        self._weights = [masters[i.d] for i in program.entry("load_weights") if i.opcode is Opcode.LOAD]
+        self._weights = self._loaded("load_weights", Role.MASTER)
+        self._velocities = [] if program.optimizer.plain else self._loaded("load_velocities", Role.MOMENTUM)
         self._packings = {}
         for index, exponent in enumerate(program.scales):
             self.set_scale(index, exponent)
         if program.tables:
             self._run("load_tables", [self._beats(name, program.table(name)) for name in program.tables], [])
 
+    def _loaded(self, entry: str, role: Role) -> list[str]:
+        """Tensors of a role in the order in which an entry loads them."""
+        names = {t.matrix: name for name, t in self.program.tensors.items() if t.role is role}
+        return [names[i.d] for i in self.program.entry(entry) if i.opcode is Opcode.LOAD]
+
     def replace_program(self, program: Program) -> None:
-        """Put a program of the same tensors in place of the loaded one, scale registers left as they are: for
-        another learning rate."""
+        """Put a program of the same tensors in place of the loaded one, scale registers and velocities left as they
+        are: for another learning rate."""
         if program.tensors != self.program.tensors:
             raise DeviceMismatch("the new program has other tensors: load it instead")
         self._load_words(program)
 
     def _load_words(self, program: Program) -> None:
+        """All words of a program."""
         if program.exact and not self.device.exact_exponents:
             raise TwoPasses
-        words = program.words.reshape(-1)
+        self._resident = None
+        self._send_words(program, 0, len(program.instructions))
+        self._program = self._resident = program
+        self._made = {}
+
+    def _select(self, part: Program) -> None:
+        """Put a part of the program's step in place of the one that is there: the words that differ."""
+        there = self._resident
+        if there is part:
+            return
+        differ = np.arange(len(part.instructions))
+        if there is not None and len(there.instructions) == len(part.instructions):
+            differ = np.flatnonzero((there.words != part.words).any(axis=1))
+        self._resident = None
+        if differ.size:
+            self._send_words(part, int(differ[0]), int(differ[-1]) + 1)
+        self._resident = part
+
+    def _send_words(self, program: Program, first: int, end: int) -> None:
+        words = program.words[first:end].reshape(-1)
         beats = self.device.allocate(len(words))
         lanes = 32 // self.core.lane_bits
         beats[:, :lanes] = words.astype("<u4").view(lane_dtype(self.core)).reshape(-1, lanes)
-        self.registers["ENTRY"] = 0
-        self.registers["COUNT"] = len(program.instructions)
+        self.registers["ENTRY"] = first
+        self.registers["COUNT"] = end - first
         self.registers.command("load_program")
         with self._ready_again():
             self.device.send(beats).wait(self.timeout)
             self.device.wait_done(self.timeout)
-        self._program = program
 
     def _check_hash(self, core: CoreParams) -> None:
         found = self.registers["HASH_HI"] << 32 | self.registers["HASH_LO"]
@@ -268,24 +295,42 @@ class Driver:
         return np.ldexp(out, self.format(name).exponent)
 
     def train(self, x: npt.ArrayLike, targets: npt.ArrayLike) -> Real:
-        """One training step on at most a batch of samples [n, ...] with target distributions [n, classes]; the logits
-        before it, float32 [n, classes]. Rows that are missing have targets of zero, and so train nothing; the learning
-        rate is of the mean over a whole batch."""
+        """One training step on at most a step's samples [n, ...] with target distributions [n, classes]; the logits
+        before it, float32 [n, classes]. More than a batch come in parts, whose gradients gather in the velocities. Rows
+        that are missing have targets of zero, and so train nothing; the learning rate is of the mean over all samples
+        that a step can have."""
         samples, wanted = self.quantise("sample", x), self.quantise("target", targets)
         self._check_batch(samples)
         if len(wanted) != len(samples):
             raise DeviceError(f"{len(wanted)} targets for {len(samples)} samples")
-        stored = self._stored(self.logits_tensor)
-        self._run("train", [self._beats("sample", samples), self._beats("target", wanted)], [stored])
-        return self._real_logits(stored)[: len(samples)]
+        logits = []
+        for rows in self._parts(len(samples)):
+            stored = self._stored(self.logits_tensor)
+            self._run("train", [self._beats("sample", samples[rows]), self._beats("target", wanted[rows])], [stored])
+            logits.append(self._real_logits(stored)[: rows.stop - rows.start])
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """The rows of each part of a step of `count` samples, its program in the device."""
+        program, batch = self.program, self.program.batch
+        starts = range(0, count, batch)
+        for first in starts:
+            ends = first == 0, first == starts[-1]
+            if ends not in self._made:
+                self._made[ends] = program.micro_step(first=ends[0], last=ends[1])
+            self._select(self._made[ends])
+            yield slice(first, min(first + batch, count))
 
     def train_with(self, x: npt.ArrayLike, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
-        """One training step with a loss of the host's, on at most a batch of samples: `gradient(logits)` gives
+        """One training step with a loss of the host's, on at most a step's samples: `gradient(logits)` gives
         dL/dlogits [n, classes] of the summed loss, which goes to the device at the finest exponent that holds it (a
-        power of two saturates by one step).
+        power of two saturates by one step); of more than a batch it is asked part by part, in order.
         Returns the logits [n, classes]."""
         samples = self.quantise("sample", x)
         self._check_batch(samples)
+        return np.concatenate([self._train_part(samples[rows], gradient) for rows in self._parts(len(samples))])
+
+    def _train_part(self, samples: Integers, gradient: Callable[[Real], npt.ArrayLike]) -> Real:
         stored = self._stored(self.logits_tensor)
         self.start("train_host")
         with self._ready_again():
@@ -308,44 +353,69 @@ class Driver:
         return np.ldexp(self._matrix(name, stored).astype(np.float32), self.format(name).exponent)
 
     def _check_batch(self, values: Integers) -> None:
-        if not 1 <= len(values) <= self.program.batch:
-            raise DeviceError(f"{len(values)} samples: this program trains on 1 to {self.program.batch}")
+        most = self.program.step_samples
+        if not 1 <= len(values) <= most:
+            raise DeviceError(f"{len(values)} samples: this program trains on 1 to {most}")
 
     # Weights.
 
-    def write_weights(self, masters: Mapping[str, Integers]) -> None:
-        """Masters by tensor name, each integers [outputs, taps * inputs (+ 1)]. Raises DeviceError where one is
-        missing, unknown, not of integers or out of range."""
-        names, masters = self._weights, {name: np.asarray(q) for name, q in masters.items()}
-        if set(masters) != set(names):
-            raise DeviceError(f"weights of {sorted(masters)}: this program has {sorted(names)}")
+    def write_weights(self, masters: Mapping[str, Integers], velocities: Mapping[str, Integers] | None = None) -> None:
+        """Masters by tensor name, each integers [outputs, taps * inputs (+ 1)], and their velocities, which rest where
+        none are given. Raises DeviceError where one is missing, unknown, not of integers or out of range."""
+        if velocities is None:
+            velocities = {name: np.zeros(self._shape(name), dtype=np.int16) for name in self._velocities}
+        weights = self._checked("weights", masters, self._weights)
+        moving = self._checked("velocities", velocities, self._velocities)
+        self._run("load_weights", weights, [])
+        if moving:
+            self._run("load_velocities", moving, [])
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        matrix = self.program.tensors[name].matrix
+        return matrix.rows, matrix.width
+
+    def _checked(self, what: str, values: Mapping[str, Integers], names: list[str]) -> list[Buffer]:
+        """Tensors' beats in the order of their names."""
+        values = {name: np.asarray(q) for name, q in values.items()}
+        if set(values) != set(names):
+            raise DeviceError(f"{what} of {sorted(values)}: this program has {sorted(names)}")
         for name in names:
-            tensor = self.program.tensors[name]
-            shape = (tensor.matrix.rows, tensor.matrix.width)
-            if masters[name].shape != shape:
-                raise DeviceError(f"{name} of shape {masters[name].shape}: expected {shape}")
-            if masters[name].dtype.kind not in "iu":
-                raise DeviceError(f"{name} of {masters[name].dtype}: masters are integers (quantise makes them)")
+            tensor, shape = self.program.tensors[name], self._shape(name)
+            if values[name].shape != shape:
+                raise DeviceError(f"{name} of shape {values[name].shape}: expected {shape}")
+            if values[name].dtype.kind not in "iu":
+                raise DeviceError(f"{name} of {values[name].dtype}: masters are integers (quantise makes them)")
             half = 1 << (tensor.width - 1)
-            if masters[name].min() < -half or masters[name].max() >= half:
-                raise DeviceError(f"{name}: a master is outside the {tensor.width} bits it has")
-        self._run("load_weights", [self._beats(n, masters[n]) for n in names], [])
+            if values[name].min() < -half or values[name].max() >= half:
+                raise DeviceError(f"{name}: a {tensor.role} is outside the {tensor.width} bits it has")
+        return [self._beats(name, values[name]) for name in names]
 
     def read_weights(self) -> dict[str, npt.NDArray[np.int32]]:
         """Masters by tensor name: int32 [outputs, taps * inputs (+ 1)]."""
-        names = self._weights
+        return self._read("store_weights", self._weights)
+
+    def read_velocities(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Velocities by tensor name, laid out as their masters: int32, empty where the optimiser has none."""
+        return self._read("store_velocities", self._velocities) if self._velocities else {}
+
+    def _read(self, entry: str, names: list[str]) -> dict[str, npt.NDArray[np.int32]]:
         buffers = [self._stored(n) for n in names]
-        self._run("store_weights", [], buffers)
+        self._run(entry, [], buffers)
         return {n: self._matrix(n, b).astype(np.int32) for n, b in zip(names, buffers, strict=True)}
 
     def snapshot(self) -> Snapshot:
-        """Masters, scale registers and seed: all that further runs depend on."""
+        """Masters, velocities, scale registers and seed: all that further runs depend on."""
         scales = [(self.scale(i), self.scale(i, "next")) for i in range(len(self.program.scales))]
-        return Snapshot(masters=self.read_weights(), scales=np.array(scales, dtype=np.int64), seed=self.seed)
+        return Snapshot(
+            masters=self.read_weights(),
+            velocities=self.read_velocities(),
+            scales=np.array(scales, dtype=np.int64),
+            seed=self.seed,
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Bring masters, scale registers and seed back."""
-        self.write_weights(snapshot.masters)
+        """Bring masters, velocities, scale registers and seed back."""
+        self.write_weights(snapshot.masters, snapshot.velocities)
         for index, (exponent, following) in enumerate(snapshot.scales.tolist()):
             self.set_scale(index, exponent, following)
         self.seed = snapshot.seed

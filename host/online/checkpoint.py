@@ -43,8 +43,7 @@ class Checkpoint:
         extra: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
         for name in ("served", "first"):
             snapshot: Snapshot = getattr(self, name)
-            extra |= {f"{name}/{tensor}": q for tensor, q in snapshot.masters.items()}
-            extra |= {f"{name}_scales": snapshot.scales, f"{name}_seed": np.int64(snapshot.seed)}
+            extra |= {f"{name}/{part}": values for part, values in snapshot.arrays().items()}
         write_whole(path, self.training.to_bytes(**extra))
 
     @classmethod
@@ -104,8 +103,5 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _snapshot(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshot:
-    return Snapshot(
-        masters={key.removeprefix(f"{name}/"): q for key, q in arrays.items() if key.startswith(f"{name}/")},
-        scales=arrays[f"{name}_scales"],
-        seed=int(arrays[f"{name}_seed"]),
-    )
+    prefix = f"{name}/"
+    return Snapshot.take({key.removeprefix(prefix): q for key, q in arrays.items() if key.startswith(prefix)})

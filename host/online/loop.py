@@ -159,7 +159,7 @@ class OnlineLoop:
         self.notes: dict[str, Any] = {}
         self._name = np.frombuffer(blake2b(identity.encode(), digest_size=8).digest(), np.uint8)
         self._checkpoint = None if folder is None else Path(folder) / "checkpoint.npz"
-        self._composer = BatchComposer(batch=driver.program.batch, seed=seed, replay_share=policy.replay_share)
+        self._composer = BatchComposer(batch=driver.program.step_samples, seed=seed, replay_share=policy.replay_share)
         self._composer.check_fresh()
         self._elements = sum(i.d.rows * i.d.width for i in driver.program.entry("train") if i.width)
         self._clock = 0.0

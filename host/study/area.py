@@ -24,8 +24,8 @@ def key(core: CoreParams, target: str) -> str:
 
 
 def memory_bits(core: CoreParams) -> int:
-    """Bits of a core's four memories."""
-    return sum(core.depth(m) * core.n * core.word_bits(m) for m in Memory)
+    """Bits of a core's memories."""
+    return sum(core.depth(m) * core.n * core.word_bits(m) for m in core.memories)
 
 
 def synthesise(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def synthesise(request: Mapping[str, Any]) -> dict[str, Any]:
 def features(core: CoreParams) -> npt.NDArray[np.float64]:
     """What the area of a core is estimated from: log2 of the array's side, bits of each role, log2 of the memories."""
     widths = [float(core.width(role)) for role in Role]
-    depths = [np.log2(core.depth(m)) for m in Memory]
+    # Velocities lie as deep as their masters.
+    depths = [np.log2(core.depth(m)) for m in Memory if m is not Memory.VEL]
     return np.array([np.log2(core.n), *widths, *depths])
 
 

@@ -102,7 +102,7 @@ def _ray(workers: int) -> Iterator[tuple[str, str]]:
         warnings.simplefilter("ignore")
         local: dict[str, Any] = {} if os.environ.get(RAY_ADDRESS) else {"num_cpus": workers, "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
-        register_ray()  # type: ignore[no-untyped-call]
+        register_ray()  # type: ignore[no-untyped-call, unused-ignore]  # ray may be absent
         try:
             yield "ray", "list"  # its backend gives results together only
         finally:

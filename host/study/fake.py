@@ -1,7 +1,8 @@
 """The QPyTorch arm: the same student in float32 arithmetic, its tensors rounded to fixed point on the way.
 
-Weights, activations, errors and gradients have the declaration's widths, stored weights the masters'; fraction lengths
-are calibrated like our static exponents and stay. Sums are of floats: what an accumulator would do is not seen.
+Weights, activations, errors and gradients have the declaration's widths, stored weights the masters'. Weights have a
+fraction length that stays, with the compiler's headroom; so has what is declared static, all else takes that of its own
+range. Sums are of floats: what an accumulator would do is not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from insitu.arch.declaration import Declaration, Role, RoleFormat
+from insitu.arch.declaration import Declaration, ExponentPolicy, Role, RoleFormat
 from insitu.arch.numbers import FixedFormat, Rounding
 from insitu.host.compiler.calibrate import Ranges, measure
 from insitu.host.compiler.graph import Graph
@@ -62,7 +63,9 @@ def run(setting: Setting, data: arms.Data, folder: str, seed: int) -> arms.Run:
             for parameter, rounded in stored:
                 parameter.copy_(rounded(parameter))
 
-    store()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # rounding draws
+        store()
     hook = register_optimizer_step_post_hook(store)
     try:
         return arms.trained(module, setting, data, seed)
@@ -78,8 +81,6 @@ def _quantised(
 ) -> list[tuple[nn.Parameter, Rounder]]:
     """Put quantisers into a student's layers, in place: of activations and errors, of weights as they are read, of
     gradients as they come. The parameters, and how each is stored."""
-    from qtorch.quant import Quantizer
-
     stored: list[tuple[nn.Parameter, Rounder]] = []
     for layer in graph.layers:
         at, own = declaration.at(layer.name), layer.module
@@ -96,28 +97,55 @@ def _quantised(
         for parameter in own.parameters():
             stored.append((parameter, _rounder(at.master, largest, spare)))
             parameter.register_post_accumulate_grad_hook(narrow)  # type: ignore[no-untyped-call]
-        reader = Quantizer(
-            forward_number=_number(at.weight, largest, spare), forward_rounding=_ROUNDINGS[at.weight.rounding]
+        parametrize.register_parametrization(own, "weight", _Reading(_rounder(at.weight, largest, spare)))
+        forward = _rounder(at.activation, ranges.activation[layer.name])
+        backward = _rounder(at.error, ranges.error[layer.name] / batch)
+        own.register_forward_hook(
+            lambda _module, _inputs, out, forward=forward, backward=backward: _Passing.apply(  # type: ignore[no-untyped-call]
+                out, forward, backward
+            )
         )
-        parametrize.register_parametrization(own, "weight", reader)
-        passing = Quantizer(
-            forward_number=_number(at.activation, ranges.activation[layer.name]),
-            backward_number=_number(at.error, ranges.error[layer.name] / batch),
-            forward_rounding=_ROUNDINGS[at.activation.rounding],
-            backward_rounding=_ROUNDINGS[at.error.rounding],
-        )
-        own.register_forward_hook(lambda _module, _inputs, out, passing=passing: passing(out))
     return stored
 
 
-def _number(fmt: RoleFormat, magnitude: float, headroom: int = _HEADROOM) -> Any:
-    from qtorch import FixedPoint
+class _Passing(torch.autograd.Function):
+    """A tensor rounded on its way forward, its gradient on its way back."""
 
-    found = FixedFormat.covering(magnitude, width=fmt.width, headroom=headroom)
-    return FixedPoint(wl=fmt.width, fl=-found.exponent)
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, forward: Rounder, backward: Rounder) -> torch.Tensor:
+        ctx.backward_rounder = backward
+        return forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.backward_rounder(slopes[0]), None, None
+
+
+class _Reading(nn.Module):
+    """Weights rounded as they are read; their gradient passes."""
+
+    def __init__(self, rounded: Rounder) -> None:
+        super().__init__()
+        self._rounded = rounded
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = _Passing.apply(x, self._rounded, lambda slope: slope)  # type: ignore[no-untyped-call]
+        return found
 
 
 def _rounder(fmt: RoleFormat, magnitude: float, headroom: int = _HEADROOM) -> Rounder:
-    from qtorch.quant import quantizer
+    """QPyTorch's rounding to a format: with the exponent that covers a magnitude, or that of the tensor's own range."""
+    from qtorch.quant import fixed_point_quantize
 
-    return quantizer(forward_number=_number(fmt, magnitude, headroom), forward_rounding=_ROUNDINGS[fmt.rounding])
+    rounding = _ROUNDINGS[fmt.rounding]
+    fixed = FixedFormat.covering(magnitude, width=fmt.width, headroom=headroom).exponent
+    moving = fmt.exponent is not ExponentPolicy.STATIC
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        exponent = fixed
+        if moving and bool(torch.isfinite(x).all()):
+            exponent = FixedFormat.covering(float(x.detach().abs().max()), width=fmt.width).exponent
+        found: torch.Tensor = fixed_point_quantize(x.contiguous(), fmt.width, -exponent, rounding=rounding)
+        return found
+
+    return rounded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,13 +74,14 @@ def _only(values: Mapping[str, Value], names: tuple[str, ...]) -> dict[str, Valu
 
 def _distinct(study: Study, points: Any) -> list[Point]:
     found: list[Point] = []
-    seen: list[Setting] = []
+    seen: set[str] = set()
     for point in points:
         try:
             made = point.setting(study)
         except StudyError as error:
             raise StudyError(f"{point.arm}: {error}" if point.arm != "insitu" else str(error)) from error
-        if made not in seen:
-            seen.append(made)
+        known = json.dumps(made.to_json(), sort_keys=True)
+        if known not in seen:
+            seen.add(known)
             found.append(point)
     return found

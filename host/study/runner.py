@@ -221,32 +221,3 @@ def _line(trial: FrozenTrial, record: Mapping[str, Any]) -> str:
     point = point_of(trial)
     what = ", ".join(f"{name}={value}" for name, value in point.values.items()) or "base"
     return f"{point.arm}, {what}: {score(record):.2%}"
-
-
-def check(study: Study, root: str | None) -> None:
-    """See before any work starts that the data are there and that every listed point compiles. Raises HostError,
-    ModelsError or ArchError."""
-    from insitu.host.study import arms, trial
-
-    data = trial.checked_dataset(study.data, root)
-    listing = study.search.method in ("grid", "one-at-a-time")
-    listed = points.listed(study) if listing else [points.Point(values={})]
-    seen = set()
-    for point in [*listed, *points.compared(study)]:
-        setting = point.setting(study)
-        name = f"{study.path}: {point.arm} {dict(point.values) or 'base'}"
-        what = (setting.student, str(setting.declaration), setting.core, setting.batch, setting.preset, setting.arm)
-        if what in seen:
-            continue
-        seen.add(what)
-        try:
-            if setting.arm == "insitu":
-                arms.compiled(setting, data, str(study.folder), 0)
-            else:
-                arms.build(setting, data, str(study.folder), 0)
-                if setting.arm == "qpytorch":
-                    from insitu.host.study import fake
-
-                    fake.check(setting)
-        except HostError as error:
-            raise StudyError(f"{name}: {error}") from error

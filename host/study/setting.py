@@ -65,8 +65,11 @@ class Setting:
 
     @property
     def format(self) -> str:
-        """The preset's name, or the widths in short form."""
-        return self.preset or (self.declaration.short if self.declaration else "float32")
+        """The preset's name, or the widths in short form, accumulators and targets where they are not as usual."""
+        if self.preset or self.declaration is None:
+            return self.preset or "float32"
+        usual = Declaration()
+        return self.declaration.short.removesuffix(f"c{usual.accumulator.width}t{usual.target.width}")
 
 
 def make(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from insitu.host.study.area import RESOURCES, SYNTHESISED
+from insitu.host.study.presets import PRESETS
 
 #: Columns that say by what arithmetic and how a trial was trained; two trials that agree in all are the same point.
 WIDTHS = ("weight", "activation", "error", "gradient", "master")
@@ -46,7 +47,7 @@ class Entry:
     @property
     def preset(self) -> bool:
         """Whether it is of a published setting."""
-        return bool(self.row["format"]) and self.row["arm"] == "insitu" and not str(self.row["format"])[1:2].isdigit()
+        return self.row["format"] in PRESETS
 
     @property
     def known_area(self) -> bool:

@@ -82,7 +82,7 @@ class Lockstep:
 
     def align(self) -> None:
         """Give the engine the emulator's state, and both zero counters."""
-        for memory in Memory:
+        for memory in self.core.memories:
             self.engine.set_image(memory, self.emulator.image(memory))
         for index, (exponent, following) in enumerate(self.emulator.scales):
             fields = REGISTERS["SCALE"].fields
@@ -198,7 +198,7 @@ class Lockstep:
                 yield Difference(where=f"beat {beat} lane {lane}", bits=self.core.lane_bits, **pair)
 
     def _memory_differences(self, instruction: Instruction | None) -> Iterator[Difference]:
-        for memory in Memory:
+        for memory in self.core.memories:
             want, have = self.emulator.image(memory), self.engine.image(memory)
             if np.array_equal(want, have):
                 continue

@@ -6,13 +6,29 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from insitu.arch.isa import CONSTANT_MAX, FIELDS, USED, Instruction, Opcode
+from insitu.arch.isa import CONSTANT_MAX, FIELDS, FRACTIONS, MOMENTUM_FIELDS, MOMENTUM_ONE, USED, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 
-ENUMS = {"rounding": Rounding, "update_rounding": Rounding, "overflow": Overflow, "memory": Memory}
-LOWEST = {"width": 2, "weight_width": 2, "master_width": 2, "rows": 1, "cols": 2, "depth": 2}
+ENUMS = {
+    "rounding": Rounding,
+    "update_rounding": Rounding,
+    "momentum_rounding": Rounding,
+    "overflow": Overflow,
+    "memory": Memory,
+}
+LOWEST = {
+    "velocity_fraction": FRACTIONS[0],
+    "width": 2,
+    "weight_width": 2,
+    "master_width": 2,
+    "momentum_width": 2,
+    "rows": 1,
+    "cols": 2,
+    "depth": 2,
+}
 HIGHEST = {"width": 16, "weight_width": 16, "master_width": 32, "constant": CONSTANT_MAX}
+HIGHEST |= {"velocity_fraction": FRACTIONS[1], "momentum_width": 16, "momentum_mul": MOMENTUM_ONE}
 
 SMALL: dict[Opcode, dict[str, Any]] = {
     Opcode.HALT: {},
@@ -63,6 +79,8 @@ def instructions(draw: st.DrawFn) -> Instruction:
     if opcode in (Opcode.ADD, Opcode.MULTIPLY):
         values["memory"] = draw(st.sampled_from([Memory.ACT, Memory.ERR]))
         values["mask" if values["memory"] is Memory.ACT else "relu"] = 0
+    if "momentum_width" in values and draw(st.booleans()):
+        values |= dict.fromkeys(MOMENTUM_FIELDS, 0)
     if values.get("constant") and draw(st.booleans()):
         values["constant"] = 0
     if values.get("constant"):

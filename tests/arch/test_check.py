@@ -30,6 +30,7 @@ CORE = CoreParams(
     error_bits=6,
     gradient_bits=9,
     target_bits=10,
+    momentum_bits=8,
     act_depth=64,
     err_depth=32,
     wgt_depth=48,
@@ -43,7 +44,7 @@ PASSES: dict[Opcode, Instruction] = {
     Opcode.BACKWARD: Instruction(
         opcode=Opcode.BACKWARD, width=6, weight_width=5, mask=1, m_pitch=2, **SHAPE, **PITCHES
     ),
-    Opcode.UPDATE: Instruction(opcode=Opcode.UPDATE, width=9, master_width=12, **SHAPE, **PITCHES),
+    Opcode.UPDATE: Instruction(opcode=Opcode.UPDATE, width=9, master_width=12, momentum_width=8, **SHAPE, **PITCHES),
     Opcode.LOSS: Instruction(opcode=Opcode.LOSS, width=6, rows=5, cols=6, **PITCHES),
     Opcode.DW_FORWARD: Instruction(opcode=Opcode.DW_FORWARD, width=7, weight_width=5, **KERNEL, **PITCHES),
     Opcode.DW_BACKWARD: Instruction(
@@ -94,6 +95,14 @@ def test_programs_drawn_for_a_core(case: Case) -> None:
         check(instruction, case.core)
 
 
+def test_a_core_without_velocities() -> None:
+    core = replace(CORE, momentum_bits=0)
+    with pytest.raises(WidthError, match=r"UPDATE.momentum_width=8: this core's momentum datapath has 0 bits"):
+        check(PASSES[Opcode.UPDATE], core)
+    with pytest.raises(PlaceError, match="of VEL, which has 0"):
+        check(Instruction(opcode=Opcode.LOAD, memory=Memory.VEL, rows=1, cols=1), core)
+
+
 @pytest.mark.parametrize(
     ("opcode", "field", "role"),
     [
@@ -103,6 +112,7 @@ def test_programs_drawn_for_a_core(case: Case) -> None:
         (Opcode.BACKWARD, "weight_width", "weight"),
         (Opcode.UPDATE, "width", "gradient"),
         (Opcode.UPDATE, "master_width", "master"),
+        (Opcode.UPDATE, "momentum_width", "momentum"),
         (Opcode.LOSS, "width", "error"),
         (Opcode.DW_FORWARD, "width", "activation"),
         (Opcode.DW_FORWARD, "weight_width", "weight"),

@@ -183,7 +183,7 @@ GOOD = {"width": 8, "rounding": 1, "overflow": 0, "exponent": "static"}
         {},
         {k: v for k, v in broken().items() if k != "error"},
         {k: v for k, v in broken().items() if k != "layers"},
-        broken(momentum=GOOD),
+        broken(velocity=GOOD),
         broken(weight=8),
         broken(weight={"width": 8}),
         broken(weight=GOOD | {"sign": 1}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import CONSTANT_MAX, FIELDS, USED, WORDS, Instruction, Opcode, assemble, disassemble
+from insitu.arch.isa import (
+    CONSTANT_MAX,
+    FIELDS,
+    MOMENTUM_FIELDS,
+    UPDATES,
+    USED,
+    WORDS,
+    Instruction,
+    Opcode,
+    assemble,
+    disassemble,
+)
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from tests.arch.small import CONSTANT, ENUMS, NO_WEIGHTS, instructions, small
@@ -85,8 +97,9 @@ def test_reserved_bits_are_refused(word: int) -> None:
 
 
 def test_every_word_has_an_opcode_and_a_memory() -> None:
-    for name, kind in (("opcode", Opcode), ("memory", Memory)):
-        assert sorted(kind) == list(range(FIELDS[name].maximum + 1))
+    assert sorted(Opcode) == list(range(FIELDS["opcode"].maximum + 1))
+    assert sorted(Memory) == list(range(len(Memory)))
+    assert max(Memory) <= FIELDS["memory"].maximum
 
 
 @pytest.mark.parametrize(("memory", "allowed"), [(Memory.WGT, True), (Memory.TAB, False)])
@@ -103,7 +116,7 @@ def test_a_table_is_never_stored(memory: Memory, allowed: bool) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("memory", 4, r"0 \(ACT\), 1 \(ERR\), 2 \(WGT\), 3 \(TAB\)"),
+        ("memory", 5, r"0 \(ACT\), 1 \(ERR\), 2 \(WGT\), 3 \(TAB\), 4 \(VEL\)"),
         ("opcode", 16, r"0 \(HALT\).*15 \(LOOKUP\)"),
         ("opcode", -1, r"0 \(HALT\)"),
     ],
@@ -194,7 +207,22 @@ def test_what_no_pass_can_be(opcode: Opcode, changes: dict[str, int], bad: str) 
 
 @given(instructions())
 def test_a_pass_draws_where_a_rounding_is_stochastic(instruction: Instruction) -> None:
-    assert instruction.draws == (Rounding.STOCHASTIC in (instruction.rounding, instruction.update_rounding))
+    roundings = (instruction.rounding, instruction.update_rounding, instruction.momentum_rounding)
+    assert instruction.draws == (Rounding.STOCHASTIC in roundings)
+
+
+@pytest.mark.parametrize("opcode", UPDATES)
+def test_velocities(opcode: Opcode) -> None:
+    update = small(opcode, momentum_width=9, momentum_mul=256, velocity_fraction=-3, hold=1, d_base=5, d_pitch=2)
+    assert update.velocities == replace(update.d, memory=Memory.VEL)
+    assert small(opcode).velocities is None
+    for name in MOMENTUM_FIELDS[1:]:
+        with pytest.raises(ArchError, match=f"momentum_width=0: without velocities {name}=1 must be 0"):
+            small(opcode, **{name: 1})
+    for name, bad, allowed in (("momentum_width", 1, "2 to 16, or 0"), ("momentum_width", 17, "2 to 16, or 0"),
+                               ("momentum_mul", 257, "0 to 256"), ("velocity_fraction", 16, "-24 to 15")):  # fmt: skip
+        with pytest.raises(ArchError, match=f"{name}={bad}: allowed are {allowed}"):
+            small(opcode, **({"momentum_width": 9} | {name: bad}))
 
 
 # Disassembly.

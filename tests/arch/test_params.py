@@ -40,7 +40,7 @@ def test_the_hash_depends_on_values_alone(core: CoreParams) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hash_differs_for_each_field(name: str) -> None:
     core = CoreParams()
-    others = {"n": 16, "scales": 128}
+    others = {"n": 16, "scales": 128, "momentum_bits": 16}
     other = replace(core, **{name: others.get(name, getattr(core, name) - 1)})
     assert other.hash != core.hash
 
@@ -114,7 +114,7 @@ def test_depths_have_both_ends(name: str, high: int) -> None:
 def test_streams_carry_every_memory(core: CoreParams) -> None:
     assert core.n in ARRAY_SIZES
     assert core.cells == core.n**2
-    words = {m: core.word_bits(m) for m in Memory}
+    words = {m: core.word_bits(m) for m in core.memories}
     assert words[Memory.ACT] == core.activation_bits
     assert words[Memory.ERR] >= max(core.error_bits, core.target_bits)
     assert words[Memory.WGT] == core.master_bits
@@ -124,7 +124,10 @@ def test_streams_carry_every_memory(core: CoreParams) -> None:
     assert core.lane_bits == 8 or core.lane_bits // 2 < max(words.values())
     assert core.stream_bits >= core.n * core.lane_bits
     assert core.stream_bits % 32 == 0
-    assert [core.depth(m) for m in Memory] == [core.act_depth, core.err_depth, core.wgt_depth, core.tab_depth]
+    depths = [core.act_depth, core.err_depth, core.wgt_depth, core.tab_depth]
+    depths += [core.wgt_depth] if core.momentum_bits else []
+    assert [core.depth(m) for m in core.memories] == depths
+    assert (Memory.VEL in core.memories) == (core.depth(Memory.VEL) > 0) == (core.word_bits(Memory.VEL) > 0)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,10 @@ def test_a_pass_overlaps_drains_with_steps(
     got = cost(matmul(opcode, rows, cols, depth, rounding=rounding), n)
     tiles = [(depth, high, n) for high in drains(rows, cols, n)]
     cycles, idle = walk(tiles)
-    assert got.cycles == fixed(n, rounding is Rounding.STOCHASTIC) + timing.pipeline(opcode) + cycles
+    assert (
+        got.cycles
+        == fixed(n, rounding is Rounding.STOCHASTIC) + timing.pipeline(matmul(opcode, rows, cols, depth)) + cycles
+    )
     assert got.issue == len(tiles) * depth
     assert got.wait == idle
     assert got.macs == rows * cols * depth
@@ -103,7 +106,13 @@ def test_a_pass_overlaps_drains_with_steps(
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_a_pass_is_the_documented_sum(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
     high = drains(rows, cols, n)
-    total = fixed(n, False) + depth + sum(max(depth, d) for d in high[:-1]) + timing.pipeline(opcode) + high[-1]
+    total = (
+        fixed(n, False)
+        + depth
+        + sum(max(depth, d) for d in high[:-1])
+        + timing.pipeline(matmul(opcode, rows, cols, depth))
+        + high[-1]
+    )
     assert cost(matmul(opcode, rows, cols, depth), n).cycles == total
 
 
@@ -124,7 +133,7 @@ def test_a_window_hands_over_when_steps_and_drain_are_done(case: tuple[Instructi
     cycles, idle = walk(tiles)
     assert cycles == handed_over(tiles)
     got = cost(i, n)
-    assert got.cycles == fixed(n, False) + timing.pipeline(i.opcode) + cycles
+    assert got.cycles == fixed(n, False) + timing.pipeline(i) + cycles
     assert (got.issue, got.wait) == (sum(steps for steps, _, _ in tiles), idle)
     assert got.macs == sum(steps * rows * cols for steps, rows, cols in tiles) <= got.issue * n * n
 
@@ -247,7 +256,9 @@ def test_halt_is_a_fetch(n: int) -> None:
 @given(st.sampled_from(MATMULS), lengths, lengths, lengths, sides)
 def test_overhead_is_what_no_tile_explains(opcode: Opcode, rows: int, cols: int, depth: int, n: int) -> None:
     got = cost(matmul(opcode, rows, cols, depth), n)
-    assert got.overhead == fixed(n, False) + timing.pipeline(opcode) + drains(rows, cols, n)[-1]
+    assert (
+        got.overhead == fixed(n, False) + timing.pipeline(matmul(opcode, rows, cols, depth)) + drains(rows, cols, n)[-1]
+    )
 
 
 def test_drawing_costs_its_seeding_once() -> None:

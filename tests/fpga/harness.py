@@ -14,7 +14,6 @@ from amaranth import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from insitu.arch.isa import WORDS, Instruction
-from insitu.arch.layout import Memory
 from insitu.arch.params import SCALES, CoreParams
 from insitu.arch.registers import REGISTERS, Error
 from insitu.arch.timing import cost
@@ -214,7 +213,7 @@ def emulated(model: Emulator, stream_out: list[list[int]]) -> State:
     if pending:
         stream_out += np.asarray(model.stream_out.take(pending)).tolist()
     return State(
-        memories={memory: np.asarray(model.image(memory), dtype=np.int64) for memory in Memory},
+        memories={memory: np.asarray(model.image(memory), dtype=np.int64) for memory in model.core.memories},
         scales=tuple((int(e), int(x)) for e, x in model.scales),
         seed=model.seed,
         accumulator_overflow=bool(model.accumulator_overflow),

@@ -73,7 +73,7 @@ class Loopback(wiring.Component):
                 with m.If(bus.address == REGISTERS[name].offset):
                     m.d.sync += bus.read_data.eq(value)
         read: list[Any] = []
-        for kind in Memory:
+        for kind in p.memories:
             group = Module()
             m.submodules[kind.name.lower()] = group
             for k in range(p.n):

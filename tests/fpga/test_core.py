@@ -103,7 +103,7 @@ def moves() -> Case:
     return Case(
         core=TINY,
         instructions=(LOAD, STORE, HALT),
-        memories={m: np.zeros((TINY.depth(m), TINY.n), dtype=np.int64) for m in Memory},
+        memories={m: np.zeros((TINY.depth(m), TINY.n), dtype=np.int64) for m in TINY.memories},
         scales=((0, 0),) * 64,
         seed=1,
         stream_in=rng.integers(-128, 128, (6, TINY.n)),
@@ -230,7 +230,7 @@ def test_a_refused_instruction_changes_nothing(change: dict[int, int], error: Er
         assert bench.to_send == [7]
         after = await bench.state()
         assert after.instructions == before.instructions == 0
-        assert all((after.memories[m] == before.memories[m]).all() for m in Memory)
+        assert all((after.memories[m] == before.memories[m]).all() for m in TINY.memories)
 
     bench.run(script)
 

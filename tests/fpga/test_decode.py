@@ -21,6 +21,7 @@ from tests.reference.vector_strategies import vector_instructions
 CORES = (
     CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90, tab_depth=40),
     CoreParams(n=8, weight_bits=5, master_bits=20, activation_bits=9, error_bits=3, act_depth=64, tab_depth=4096),
+    CoreParams(n=4, momentum_bits=11, act_depth=40, err_depth=33, wgt_depth=50, tab_depth=40),
 )
 
 
@@ -28,7 +29,7 @@ def verdict(core: CoreParams, words: np.ndarray[Any, Any]) -> Error:
     """What the emulator says; `exact` is none of the core's."""
     try:
         instruction = Instruction.decode(words)
-        has = fields(instruction.opcode)
+        has = fields(instruction.opcode, velocities=bool(core.momentum_bits))
         if any(getattr(instruction, name) for name in FIELDS if name not in has):
             return Error.ILLEGAL
         check(instruction, core)

@@ -177,3 +177,20 @@ def test_a_cluster_gives_the_same(tmp_path: Path, name: str) -> None:
 
         runner.Runner(study=there, engine=pool, execute=toy.execute, synthesise=toy.synthesise).run(kept)
     assert toy.table(there) == toy.table(here)
+
+
+@pytest.mark.skipif("INSITU_TEST_POSTGRES" not in os.environ, reason="INSITU_TEST_POSTGRES is not set")
+def test_postgresql_gives_the_same(tmp_path: Path) -> None:
+    name = f"toy {os.getpid()}"
+    url = os.environ["INSITU_TEST_POSTGRES"]
+    there = toy.study(tmp_path, f'name = "{name}"\nstorage = "{url}"\n{toy.SEARCH}', "there")
+    here = toy.study(tmp_path, toy.SEARCH, "here")
+    with (
+        store.opened(there, write=True),
+        pytest.raises(StudyError, match="is being run by another process"),
+        store.opened(there, write=True),
+    ):
+        pass
+    toy.run(there)
+    toy.run(here)
+    assert toy.table(there) == toy.table(here)

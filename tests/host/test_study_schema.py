@@ -153,3 +153,11 @@ def test_what_is_compared(tmp_path: Path) -> None:
     assert [p.values["format"] for p in found if p.arm == "qpytorch"] == ["w4", "w4"]  # presets are ours alone
     q = points.Point(values={"format": "q2.7"}).setting(study)
     assert (q.batch, q.preset) == (1, "q2.7")
+
+
+def test_the_page_shows_a_file_that_is_right(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/studies.md").read_text()
+    shown = page.split("```toml\n")[1].split("```")[0]
+    study = toy.study(tmp_path, shown)
+    assert len(points.listed(study)) > 5
+    assert len(points.compared(study)) == 3

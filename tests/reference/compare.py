@@ -34,7 +34,7 @@ def _differences(core: CoreParams, instruction: Instruction | None, expected: St
     for index, (want, have) in enumerate(zip(expected.scales, got.scales, strict=True)):
         if tuple(map(int, want)) != tuple(map(int, have)):
             yield f"scale[{index}]: expected exponent {want[0]}, next {want[1]}; got {have[0]}, {have[1]}"
-    for memory in Memory:
+    for memory in core.memories:
         want, have = (np.asarray(s.memories[memory], dtype=np.int64) for s in (expected, got))
         if want.shape != have.shape:
             yield f"{memory.name}: expected shape {want.shape}, got {have.shape}"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Matrix, Memory
+from insitu.arch.numbers import Rounding
 from insitu.arch.params import SCALES, CoreParams
 
 Image = npt.NDArray[np.int64]
@@ -54,7 +55,9 @@ def cores(draw: st.DrawFn) -> CoreParams:
     n = draw(st.sampled_from([4] * 9 + [8] * 5 + [16, 32]))
     widths = {f"{role}_bits": draw(st.integers(*WIDTHS[role])) for role in Role}
     widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
-    depths = {f"{m.name.lower()}_depth": draw(st.integers(16, 320)) for m in Memory}
+    if draw(st.booleans()):
+        widths["momentum_bits"] = 0
+    depths = {f"{name}_depth": draw(st.integers(16, 320)) for name in ("act", "err", "wgt", "tab")}
     return CoreParams(n=n, program_depth=64, **widths, **depths)
 
 
@@ -70,7 +73,7 @@ def program_case(rng: np.random.Generator, core: CoreParams, program: list[Instr
     return Case(
         core=core,
         instructions=tuple(program),
-        memories={m: image_of(rng, core, m) for m in Memory},
+        memories={m: image_of(rng, core, m) for m in core.memories},
         scales=tuple((int(e), int(e)) for e in rng.integers(-9, 1, SCALES)),
         seed=seed_of(rng),
         stream_in=rng.integers(-half, half, (beats, core.n)),
@@ -170,6 +173,25 @@ def image_of(rng: np.random.Generator, core: CoreParams, memory: Memory) -> Imag
         where = rng.random(shape) < (0.9 if style == 1 else 0.1)
         image = np.where(where, rng.choice(extremes, shape), image)
     return image
+
+
+def velocities(rng: np.random.Generator, core: CoreParams) -> dict[str, int]:
+    """What an update says of its velocities: any, mostly such as keep most of themselves and move a master by little;
+    none one time in four, and on a core that has none."""
+    if not core.momentum_bits or rng.integers(4) == 0:
+        return {}
+    usual = rng.integers(8) != 0
+    fraction = int(rng.integers(-3, 10) if usual else rng.integers(-24, 16))
+    decay = int(rng.integers(2))
+    return {
+        "momentum_width": up_to(rng, core.momentum_bits),
+        "momentum_mul": int(rng.choice([0, 128, 230, 255, 256]) if usual else rng.integers(257)),
+        "velocity_fraction": fraction,
+        "momentum_rounding": Rounding(int(rng.choice([0, 1, 2, 2, 2, 3]))),
+        "hold": int(rng.integers(3) == 0),
+        "decay_mul": decay * int(rng.integers(256)),
+        "decay_shift": decay * int(rng.integers(max(0, fraction), 32) if usual else rng.integers(32)),
+    }
 
 
 def up_to(rng: np.random.Generator, bits: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +48,7 @@ class ReferenceMachine:
 
     def __init__(self, core: CoreParams) -> None:
         self.core = core
-        self.memory: dict[Memory, Rows] = {m: [[0] * core.n for _ in range(core.depth(m))] for m in Memory}
+        self.memory: dict[Memory, Rows] = {m: [[0] * core.n for _ in range(core.depth(m))] for m in core.memories}
         self.scale: list[tuple[int, int]] = [(0, 0)] * SCALES
         self.accumulator_overflow = False
         self.saturated = 0
@@ -170,7 +170,9 @@ class ReferenceMachine:
         destination = self.read(d)
         for r, c, r0, r1 in self._drain(i):
             value = self._narrow(accumulators[r][c], self.scale[i.sd][0] - source, i, r0)
-            if d.memory is Memory.WGT:
+            if d.memory is Memory.WGT and i.momentum_width:
+                value = self._by_velocity(i, replace(d, memory=Memory.VEL), r, c, value, destination[r][c], r1)
+            elif d.memory is Memory.WGT:
                 shift = numbers.limit(self.scale[i.sm][0] - self.scale[i.sd][0] + i.lr_shift, -24, 31)
                 delta = numbers.rounded(i.lr_mul * value, shift, i.update_rounding, r1)
                 value = self._fit(destination[r][c] - delta, i.master_width, Overflow.SATURATE)
@@ -181,6 +183,23 @@ class ReferenceMachine:
             self.scale[i.sd] = (exponent, numbers.range_exponent(source, bits, i.width) if bits > 0 else exponent)
         if i.opcode in PRODUCTS:
             self.macs += sum(steps * high * wide for steps, high, wide in tiles(i, self.core.n))
+
+    def _by_velocity(self, i: Instruction, place: Grid, r: int, c: int, g: int, master: int, bits: int) -> int:
+        """A gradient's way through a velocity, which is written; the master to write."""
+        address, bank = place.place(r, c, self.core.n)
+        below, rounding = i.velocity_fraction, i.momentum_rounding
+        shift = self.scale[i.sm][0] - self.scale[i.sd][0] + i.lr_shift - below
+        shift = numbers.limit(shift, -24, 31 - max(0, below))
+        kept = numbers.rounded(i.momentum_mul * self.memory[Memory.VEL][address][bank], 8, rounding, bits)
+        step = numbers.rounded(i.lr_mul * g, shift, rounding, bits)
+        decay = numbers.rounded(i.decay_mul * master, max(0, i.decay_shift - below), rounding, bits)
+        decay = numbers.fitted(decay, i.momentum_width, Overflow.SATURATE)
+        velocity = self._fit(kept + step + decay, i.momentum_width, Overflow.SATURATE)
+        self.write(place, r, c, velocity)
+        if i.hold:
+            return master
+        delta = numbers.rounded(velocity, below, i.update_rounding, bits // 2 ** (32 - below) if below > 0 else 0)
+        return self._fit(master - delta, i.master_width, Overflow.SATURATE)
 
     def _source(self, i: Instruction) -> int:
         """The exponent of the accumulators."""
@@ -256,7 +275,7 @@ class ReferenceMachine:
 
     def _drain(self, i: Instruction) -> Iterator[tuple[int, int, int, int]]:
         """(r, c, r0, r1) of every element of D in drain order; r0 and r1 are its random bits."""
-        draws = Rounding.STOCHASTIC in (i.rounding, i.update_rounding)
+        draws = Rounding.STOCHASTIC in (i.rounding, i.update_rounding, i.momentum_rounding)
         states = [[numbers.lane_seed(self.seed, lane, stream) for stream in (0, 1)] for lane in range(self.core.n)]
         for r, columns in _drained_rows(i, self.core.n):
             if draws:

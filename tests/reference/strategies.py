@@ -27,6 +27,7 @@ from tests.reference.drawing import (
     seed_of,
     shrink,
     up_to,
+    velocities,
     window_fields,
 )
 from tests.reference.training import Layer, Training, convolution, learning_rate, pooling
@@ -83,6 +84,7 @@ def pass_instructions(
         values["sd"] = values["sa"]
     if opcode is Opcode.UPDATE:
         values |= {"sm": int(rng.integers(SCALES)), "lr_mul": learning_rate(rng), "lr_shift": int(rng.integers(64))}
+        values |= velocities(rng, core)
     if values.get("bias"):
         values["bias_exponent"] = int(rng.integers(-32, 32))
     instruction = Instruction(**values)
@@ -90,7 +92,7 @@ def pass_instructions(
     return Case(
         core=core,
         instructions=(instruction,),
-        memories={m: image_of(rng, core, m) for m in Memory},
+        memories={m: image_of(rng, core, m) for m in core.memories},
         scales=scales,
         seed=seed_of(rng),
         stream_in=np.zeros((0, core.n), dtype=np.int64),
@@ -126,7 +128,8 @@ def close_sums(draw: st.DrawFn) -> Case:
 def moves(draw: st.DrawFn, core: CoreParams) -> Case:
     """A LOAD and a STORE of feature maps, or of a kernel's weights, anywhere in any memory; tables are not stored."""
     program: list[Instruction] = []
-    memories = [draw(st.sampled_from(found)) for found in (list(Memory), [m for m in Memory if m is not Memory.TAB])]
+    has = core.memories
+    memories = [draw(st.sampled_from(found)) for found in (has, [m for m in has if m is not Memory.TAB])]
     sizes = [{name: draw(st.integers(1, core.n + 5)) for name in ("rows", "cols")} for _ in memories]
     shapes = [draw(_moved()) for _ in memories]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

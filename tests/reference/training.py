@@ -11,6 +11,7 @@ from insitu.arch.isa import Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.numbers import Overflow, Rounding
 from insitu.arch.params import CoreParams
+from tests.reference.drawing import velocities
 
 Place = tuple[int, int]  #: (base, pitch)
 Side = tuple[int, ...]  #: (height, width)
@@ -224,6 +225,7 @@ class Training:
             update_rounding=self.update_rounding,
             lr_mul=learning_rate(self.rng),
             lr_shift=int(self.rng.integers(12)),
+            **velocities(self.rng, self.core),
             sa=16 + self.scale[k + 1],
             sb=self.scale[k],
             sd=24 + k,

@@ -23,6 +23,7 @@ from tests.reference.drawing import (
     program_case,
     shrink,
     up_to,
+    velocities,
     window_fields,
 )
 from tests.reference.training import learning_rate
@@ -160,7 +161,7 @@ def _passes(draw: st.DrawFn, core: CoreParams, opcodes: tuple[Opcode, ...], exac
 @st.composite
 def _loads(draw: st.DrawFn, core: CoreParams) -> dict[str, Any]:
     """A LOAD into any memory, most often of a table."""
-    memory = draw(st.sampled_from([*Memory, Memory.TAB, Memory.TAB]))
+    memory = draw(st.sampled_from([*core.memories, Memory.TAB, Memory.TAB]))
     values = {"opcode": Opcode.LOAD, "memory": memory}
     values |= {"rows": draw(st.integers(1, 16)), "cols": draw(st.sampled_from([core.n, core.n, 1, core.n + 3]))}
     while not fits(core, Instruction(**values)):
@@ -185,6 +186,7 @@ def _finished(
     if opcode is Opcode.DW_UPDATE:
         values |= {"sm": int(rng.integers(SCALES)), "lr_mul": learning_rate(rng), "lr_shift": int(rng.integers(64))}
         values["master_width"] = up_to(rng, core.master_bits)
+        values |= velocities(rng, core)
     if "weight_width" in values:
         values["weight_width"] = up_to(rng, core.weight_bits)
         spare = min(core.master_bits - values["weight_width"], 31)

@@ -40,6 +40,7 @@ def random_core(generator: random.Random, sizes: list[int]) -> CoreParams:
     """Any widths, memories of a few hundred words."""
     widths = {f"{role}_bits": generator.randint(*WIDTHS[role]) for role in Role}
     widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
+    widths["momentum_bits"] *= generator.randint(0, 1)
     depths = {f"{memory}_depth": generator.randint(24, 320) for memory in ("act", "err", "wgt", "tab")}
     return CoreParams(n=generator.choice(sizes), program_depth=64, **widths, **depths)
 

@@ -51,7 +51,7 @@ def emulator_of(case: Case, *, statistics: bool = False) -> Emulator:
 def state_of(emulator: Emulator) -> State:
     """The emulator's state as the reference shows its own; takes what is in the output stream."""
     return State(
-        memories={m: emulator.image(m) for m in Memory},
+        memories={m: emulator.image(m) for m in emulator.core.memories},
         scales=tuple((s[0], s[1]) for s in emulator.scales),
         seed=emulator.seed,
         accumulator_overflow=emulator.accumulator_overflow,
@@ -156,7 +156,7 @@ def test_weights_read_by_a_larger_and_a_smaller_pass() -> None:
         opcode=Opcode.FORWARD, bias=1, rows=3, cols=6, depth=4, width=8, weight_width=8, weight_shift=8,
         a_pitch=1, b_pitch=1, d_base=8, d_pitch=2, sd=1,
     )  # fmt: skip
-    images = {m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory}
+    images = {m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in core.memories}
     case = Case(
         core=core,
         instructions=(wide, replace(wide, cols=2)),
@@ -193,7 +193,7 @@ def test_weights_read_as_matrices_of_which_neither_holds_the_other(
     case = Case(
         core=core,
         instructions=tuple(passes[k] for k in (*order, *order)),
-        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in core.memories},
         scales=((0, 0), (4, 4)) + ((0, 0),) * (SCALES - 2),
         seed=1,
         stream_in=np.zeros((0, core.n), dtype=np.int64),
@@ -253,7 +253,7 @@ def test_weights_are_read_anew_when_an_update_wrote_them(width: int, bias: int) 
     case = Case(
         core=core,
         instructions=(*reads, update, *reads, update, *reads),
-        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in core.memories},
         scales=((0, 0),) * 3 + ((8, 8),) * (SCALES - 3),
         seed=1,
         stream_in=np.zeros((0, core.n), dtype=np.int64),
@@ -277,7 +277,7 @@ def test_operands_that_lie_over_one_another(opcode: Opcode, b_base: int, statist
     case = Case(
         core=core,
         instructions=(i, i),
-        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in Memory},
+        memories={m: rng.integers(-100, 100, (core.depth(m), core.n)) for m in core.memories},
         scales=((0, 0),) * 3 + ((4, 4),) * (SCALES - 3),
         seed=1,
         stream_in=np.zeros((0, core.n), dtype=np.int64),

@@ -42,6 +42,9 @@ CORES = {
         target_bits=16,
         **SMALL,
     ),
+    "n4-velocities": CoreParams(
+        n=4, weight_bits=6, master_bits=13, activation_bits=7, gradient_bits=9, momentum_bits=11, **SMALL
+    ),
     "n8": CoreParams(n=8, activation_bits=7, error_bits=9, master_bits=20, accumulator_bits=24, **SMALL),
 }
 

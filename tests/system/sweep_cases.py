@@ -7,7 +7,7 @@ their datapaths wide or odd, and each case declares widths of its own up to its 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import nn
 
 from insitu.arch.declaration import WIDTHS, Declaration, ExponentPolicy, Role, RoleFormat
 from insitu.arch.numbers import Overflow, Rounding
+from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.host.compiler.compile import Compiled, compile_module
 from tests.system.sweep_students import PARTS, student
@@ -92,6 +93,7 @@ class SweepCase:
     batch: int
     steps: int
     learning_rate: float
+    optimizer: Optimizer
     stalls: float
     shape: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
@@ -158,6 +160,7 @@ class SweepCase:
             calibration=x,
             targets=targets,
             learning_rate=self.learning_rate,
+            **self.optimizer.to_json(),
         )
 
 
@@ -199,18 +202,34 @@ def draw(core_name: str, seed: int, *, mapped: bool) -> SweepCase:
     if mapped:
         shape = (generator.randint(1, 5), generator.randint(3, 6), generator.randint(3, 6))
         parts = tuple(generator.choice(PARTS) for _ in range(generator.randint(1, 3)))
+    batch = generator.choice([b for b in range(1, 6 if mapped else 16) if b % core.n])
+    steps, learning_rate = generator.randint(1, 2 if mapped else 3), 2.0 ** generator.uniform(-5, 1)
+    stalls = generator.choice([0.0, 0.0, 0.0, 0.4])
+    optimizer = Optimizer()
+    if core.momentum_bits and generator.random() < 0.7:
+        optimizer = Optimizer(
+            momentum=generator.choice([0.0, 0.5, 0.9]),
+            weight_decay=generator.choice([0.0, 1e-3, 0.05]),
+            micro_batches=generator.choice([parts for parts in (1, 2, 3) if batch % parts == 0]),
+        )
+    if not optimizer.plain:
+        # Wide enough that velocities reach their masters.
+        bits = max(width(Role.MOMENTUM), min(16, declaration.master.width - 10))
+        momentum = RoleFormat(width=bits, rounding=generator.choice(list(Rounding)))
+        declaration = replace(declaration, momentum=momentum)
     return SweepCase(
         seed=seed,
         core_name=core_name,
         sizes=(*sizes[:-1], max(2, sizes[-1])),
         biases=tuple(generator.random() < 0.7 for _ in range(layers)),
         declaration=declaration,
-        batch=generator.choice([b for b in range(1, 6 if mapped else 16) if b % core.n]),
-        steps=generator.randint(1, 2 if mapped else 3),
+        batch=batch,
+        steps=steps,
         shape=shape,
         parts=parts,
-        learning_rate=2.0 ** generator.uniform(-5, 1),
-        stalls=generator.choice([0.0, 0.0, 0.0, 0.4]),
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        stalls=stalls,
     )
 
 

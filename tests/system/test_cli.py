@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.arch.files import UNFINISHED
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
 from insitu.fpga.synth import Cost
@@ -26,7 +27,7 @@ from tests.system import students
 from tests.system.command import Insitu, commands, parse, plain
 from tests.system.conftest import ONLINE, STUDENT
 
-DEMO = ("demo", "--samples", "384", "--json")
+DEMO = ("demo", "--samples", "640", "--json")
 #: What must be the same when a run is made again.
 NUMBERS = ("accuracy_before", "accuracy_after", "samples", "labels", "steps", "stored", "cycles", "busy", "verdicts")
 
@@ -419,13 +420,13 @@ def test_demo_gives_the_same_numbers_again(insitu: Insitu) -> None:
     first, again, other = ({name: result[name] for name in NUMBERS} for result in results)
     assert first == again
     assert first != other
-    assert first["samples"] == 384
+    assert first["samples"] == 640
     assert first["accuracy_after"] > first["accuracy_before"]
 
 
 def test_demo_begins_anew(insitu: Insitu) -> None:
     first = insitu(*DEMO, "--out", "run").json
-    Path("run/.checkpoint.npz.left-by-a-crash").write_text("half")
+    Path(f"run/.checkpoint.npz.0a1b2c3d{UNFINISHED}").write_text("half")
     again = insitu(*DEMO, "--out", "run").json
     assert {name: first[name] for name in NUMBERS} == {name: again[name] for name in NUMBERS}
     assert not list(Path("run").glob(".checkpoint*"))

@@ -53,7 +53,7 @@ def test_scale_with_coefficients_trains_no_grid(insitu: Insitu) -> None:
         (("--budget", "cells=9"), ("cells=9", "16")),
         (("--budget", "cycles=10"), ("cycles=10", "smallest student", "of 10")),
         (("--budget", "cycles=10", "--coefficients", "depth=2"), ("'depth=2'", "width=")),
-        (("--budget", "cycles=10", "--coefficients", "depth=0.5,width=1,resolution=1"), ("depth 0.5", "at least 1")),
+        (("--budget", "cycles=10", "--coefficients", "depth=0.5,width=1,resolution=1"), ("depth 0.5", "are 1 to 4")),
         (("--budget", "cycles=10", "--grid-step", "0"), ("step 0", "step >= 0.01")),
     ],
 )

@@ -80,3 +80,16 @@ def test_what_cannot_be_is_told_before_anything_runs(insitu: Insitu, file: Path)
 def test_ready_studies_are_right(path: Path) -> None:
     study = schema.load(path)
     assert search.planned(study) > 1
+
+
+def test_a_search_is_checked_value_by_value(insitu: Insitu, file: Path) -> None:
+    search_ = 'holdout = 0.1\nseeds = [0]\nstudent = "mlp:64-10"\n[search]\nmethod = "optuna"\ntrials = 2\n[space]\n'
+    file.write_text(search_ + 'student = ["mlp:64-10", "mlp:63-10"]')
+    assert "takes 63 inputs" in insitu("study", "run", file).err
+    file.write_text(search_ + 'core = ["tiny4", "tiny4,n=5"]')
+    assert "n=5: the array's side is one of" in insitu("study", "run", file).err
+    file.write_text(search_ + "batch = {low = 16, high = 60000}")
+    refused = insitu("study", "run", file)
+    assert refused.code == 2
+    assert "{'batch': 60000}" in refused.err
+    assert not file.with_suffix(".db").exists()

@@ -41,8 +41,8 @@ def runs(case: SweepCase) -> Iterator[Run]:
         if tensor.matrix == i.d
     )
     half = 1 << (program.tensors[given].width - 1)
-    error = case.generator.integers(-half, half, (case.batch, case.sizes[-1]))
-    sample = program.initial_format("sample").quantise(x[: case.batch].reshape(case.batch, -1))
+    error = case.generator.integers(-half, half, (program.batch, case.sizes[-1]))
+    sample = program.initial_format("sample").quantise(x[: program.batch].reshape(program.batch, -1))
     yield Run(entry="train_host", values={"sample": sample, given: error})
     yield Run(entry="store_weights", values={})
 
@@ -81,6 +81,12 @@ def test_the_cases_are_many_and_unlike() -> None:
     codes = {i.opcode for case in every for i in case.compiled().program.instructions}
     assert codes == set(Opcode)
     assert {bool(case.stalls) for case in every} == {False, True}
+    moving = [case for case in every if not case.optimizer.plain]
+    assert {bool(case.parts) for case in moving} == {False, True}
+    assert {case.optimizer.micro_batches for case in moving} == {1, 2, 3}
+    for name in ("momentum", "weight_decay"):
+        assert len({getattr(case.optimizer, name) for case in moving}) == 3, name
+    assert {case.declaration.momentum.rounding for case in moving} == set(Rounding)
 
 
 def test_a_case_is_its_seed() -> None:

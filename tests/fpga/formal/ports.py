@@ -8,16 +8,17 @@ as they like. `spoil` breaks the hardware on purpose: statements that come later
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from amaranth import Cat, ClockDomain, Module, Signal, Value
+from amaranth import Cat, ClockDomain, Const, Module, Signal, Value
 from amaranth.hdl import Assert, Assume
 
 from insitu.arch import timing
-from insitu.arch.isa import USED, Instruction, Opcode
+from insitu.arch.isa import UPDATES, USED, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.arch.timing import cost
@@ -57,7 +58,7 @@ CORE = CoreParams(
     program_depth=1,
 )
 #: Memories with an address a port; the tables are read by every lane for itself.
-BANKED = (Memory.ACT, Memory.ERR, Memory.WGT)
+BANKED = (Memory.ACT, Memory.ERR, Memory.WGT, Memory.VEL)
 PRODUCTS = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
 #: The memories of each operand.
 OPERANDS: dict[Opcode, dict[str, Memory]] = {
@@ -174,14 +175,23 @@ class Ports:
     running: launched and not yet over; over: after its last cycle.
     """
 
-    def __init__(self, opcode: Opcode, spoil: Spoil | None = None, *, in_act: bool = False) -> None:
+    def __init__(
+        self, opcode: Opcode, spoil: Spoil | None = None, *, in_act: bool = False, velocities: bool = False
+    ) -> None:
         self.m = Module()
-        self.opcode = opcode
+        self.opcode, self.velocities = opcode, velocities
+        self.core = replace(CORE, momentum_bits=2) if velocities else CORE
+        self.banked = [memory for memory in BANKED if memory in self.core.memories]
         self.operands = (IN_ACT if in_act else OPERANDS).get(opcode, {})
         self.sources = {Memory.ACT: ("late step",)} if in_act else SOURCES.get(opcode, {})
+        #: Memories that D is written to.
+        self.targets = [self.operands["d"]] if "d" in self.operands else []
+        if velocities and opcode in UPDATES:
+            self.sources = self.sources | {Memory.VEL: ("row",)}
+            self.targets.append(Memory.VEL)
         self.in_act = in_act
         self.m.domains.sync = domain = ClockDomain(reset_less=True)
-        self.dut = WatchedDatapath(CORE, spoil)
+        self.dut = WatchedDatapath(self.core, spoil)
         self.m.submodules.dut = self.dut
         self.dut.elaborate(None)
         self.inputs: list[Any] = [domain.clk]
@@ -235,8 +245,9 @@ class Ports:
         side = range(SIDE + 1)
         self.rows, self.cols = self.held(len(Signal(side)), "rows"), self.held(len(Signal(side)), "cols")
         self.depth = self.held(len(Signal(side)), "depth")
-        self.memory = self.held(2, "memory")
+        self.memory = self.held(len(Signal(range(len(Memory)))), "memory")
         self.mask, self.bias = self.held(1, "mask"), self.held(1, "bias")
+        self.hold = self.held(1, "hold") if Memory.VEL in self.targets else Const(0, 1)
         named = Memory.ACT if self.in_act else Memory.ERR
         # Of DW_UPDATE: the only tap, and the bias.
         self.taps = Signal(2, name="taps")
@@ -249,6 +260,8 @@ class Ports:
             f.mask.eq(self.mask if opcode in MASKED and not self.in_act else 0),
             f.bias.eq(self.bias if opcode in BIASED else 0),
             self.taps.eq(1 + f.bias),
+            f.momentum_width.eq(2 if Memory.VEL in self.targets else 0),
+            f.hold.eq(self.hold),
         ]
         if opcode in IN_ACT:
             self.m.d.comb += f.memory.eq(named)
@@ -266,7 +279,7 @@ class Ports:
         for size in (self.cols, self.depth):
             self.m.d.comb += Assume((size >= 1) & (size <= SIDE))
         self.m.d.comb += Assume((self.rows >= 1) & (self.rows <= ROWS.get(opcode, SIDE)))
-        self.m.d.comb += Assume(self.memory < len(Memory))
+        self.m.d.comb += Assume(self.memory < len(self.core.memories))
         operands = self.operands or ({"d": None} if opcode is Opcode.LOAD else {"a": None})
         self.base, self.pitch, self.end = {}, {}, {}
         for name in operands:
@@ -320,7 +333,7 @@ class Ports:
         reads = step & ~dut.issue.step.extra if self.opcode in RESTING and not self.in_act else step
         late = self.past(reads, WeightPort.LATENCY)
         sources = {"step": step, "late step": late, "loss": loss, "row": rows, "mask": rows & dut.fields.mask}
-        for memory in BANKED:
+        for memory in self.banked:
             asked: Any = 0
             if self.opcode is Opcode.STORE:
                 asked = rows & (self.memory == memory)
@@ -334,12 +347,14 @@ class Ports:
 
     def own_memories(self) -> None:
         """An opcode reads and writes its own memories and no other, whatever state the rest is in."""
-        for memory in Memory:
+        for memory in self.core.memories:
             bank = self.dut.memories[memory]
             chosen = self.memory == memory
             reads: Any = chosen if self.opcode is Opcode.STORE else int(memory in self.sources)
-            writes: Any = chosen if self.opcode is Opcode.LOAD else int(memory is self.operands.get("d"))
-            if memory in BANKED:
+            writes: Any = chosen if self.opcode is Opcode.LOAD else int(memory in self.targets)
+            if memory is Memory.WGT and Memory.VEL in self.targets:
+                writes = ~self.hold
+            if memory in self.banked:
                 self.m.d.comb += Assert(~(self.launched & bank.read.enable & ~Value.cast(reads)[0]))
             self.m.d.comb += Assert(~(self.launched & bank.writes.any() & ~Value.cast(writes)[0]))
         # What was not started asks for nothing: `idle` proves it of the units by themselves.
@@ -356,29 +371,30 @@ class Ports:
         if "d" not in self.base:
             return
         bank, address = self._element()
-        written, target = self._written()
-        count = Signal(2)
-        hit = self.launched & written.bit_select(bank, 1) & (target == address)
-        self.m.d.sync += count.eq(count + hit)
-        self.m.d.comb += Assert(~(hit & (count != 0)))
-        self.m.d.comb += Assert(~self.over | (count == 1))
+        for written, target, times in self._written():
+            count = Signal(2)
+            hit = self.launched & written.bit_select(bank, 1) & (target == address)
+            self.m.d.sync += count.eq(count + hit)
+            self.m.d.comb += Assert(~(hit & (count != 0)))
+            self.m.d.comb += Assert(~self.over | (count == times))
+            outside = (target < self.base["d"]) | (target >= self.end["d"])
+            self.m.d.comb += Assert(~(self.launched & written.any() & outside))
         if self.opcode is not Opcode.LOAD:
-            most = longest(self.opcode, in_act=self.in_act) - MARGIN
+            most = longest(self.opcode, in_act=self.in_act, velocities=self.velocities) - MARGIN
             age = Signal(range(most + 1))
             with self.m.If(age != most):
                 self.m.d.sync += age.eq(age + 1)
             self.m.d.comb += Assert((age != most) | self.over)
-        outside = (target < self.base["d"]) | (target >= self.end["d"])
-        self.m.d.comb += Assert(~(self.launched & written.any() & outside))
 
     def read_before_write(self) -> None:
         """No word of an operand is read in the cycle it is written; an UPDATE reads each word once, then writes it."""
         dut = self.dut
-        updates = self.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
-        for memory in BANKED:
+        updates = self.opcode in UPDATES
+        for memory in self.banked:
             bank = dut.memories[memory]
             for name, place in self.operands.items():
-                if place is not memory or (name == "d" and not updates):
+                lies = memory in self.targets if name == "d" else place is memory
+                if not lies or (name == "d" and not updates):
                     continue
                 for k in range(N):
                     at = bank.addresses[k]
@@ -387,19 +403,21 @@ class Ports:
                     self.m.d.comb += Assert(~(self.launched & within & both))
         if updates:
             index, address = self._element()
-            bank = dut.memories[Memory.WGT]
-            read, written = Signal(), Signal()
-            reads = [bank.reads[k] & (bank.addresses[k] == address) for k in range(N)]
-            reading = self.launched & Cat(reads).bit_select(index, 1)
-            writing = self.launched & bank.writes.bit_select(index, 1) & (bank.targets[0] == address)
-            self.m.d.sync += [read.eq(read | reading), written.eq(written | writing)]
-            self.m.d.comb += [Assert(~(reading & read)), Assert(~writing | read), Assert(~self.over | written)]
+            for memory, (writes, target, times) in zip(self.targets, self._written(), strict=True):
+                bank = dut.memories[memory]
+                read, written = Signal(), Signal()
+                reads = [bank.reads[k] & (bank.addresses[k] == address) for k in range(N)]
+                reading = self.launched & Cat(reads).bit_select(index, 1)
+                writing = self.launched & writes.bit_select(index, 1) & (target == address)
+                self.m.d.sync += [read.eq(read | reading), written.eq(written | writing)]
+                self.m.d.comb += [Assert(~(reading & read)), Assert(~writing | read)]
+                self.m.d.comb += Assert(~self.over | (written == times))
 
     def quiet_at_the_end(self) -> None:
         """After its last cycle an instruction uses no port any more, so the next one finds all of them free."""
         for memory, bank in self.dut.memories.items():
             used = bank.writes.any()
-            if memory in BANKED:
+            if memory in self.banked:
                 used |= bank.reads.any() | bank.read.enable
             self.m.d.comb += Assert(~(self.over & used))
 
@@ -412,21 +430,22 @@ class Ports:
         self.m.d.comb += address.eq(self.base["d"] + row * self.pitch["d"] + (col >> LOG))
         return (row + col)[:LOG], address
 
-    def _written(self) -> tuple[Value, Value]:
-        """Which banks of D's memory are written in this cycle, and at which address."""
+    def _written(self) -> list[tuple[Value, Value, Value]]:
+        """Of each memory that D lies in: which banks are written in this cycle, at which address, and how often an
+        element is in all: not at all where an update holds its masters."""
         banks = self.dut.memories
         if self.opcode is not Opcode.LOAD:
-            bank = banks[self.operands["d"]]
-            return bank.writes, bank.targets[0]
+            times = {memory: ~self.hold if memory is Memory.WGT else Const(1, 1) for memory in self.targets}
+            return [(banks[memory].writes, banks[memory].targets[0], times[memory]) for memory in self.targets]
         written, target = Signal(N), Signal.like(banks[Memory.ACT].targets[0])
         with self.m.Switch(self.memory):
             for memory, bank in banks.items():
                 with self.m.Case(memory):
                     self.m.d.comb += [written.eq(bank.writes), target.eq(bank.targets[0])]
-        return written, target
+        return [(written, target, Const(1, 1))]
 
 
-def longest(opcode: Opcode, *, in_act: bool = False) -> int:
+def longest(opcode: Opcode, *, in_act: bool = False, velocities: bool = False) -> int:
     """Cycles from the fields to an instruction's end and a few more, for the largest of what is proved. LOAD and STORE
     may wait for as long as they like besides: what is proved of them has some waits in it."""
     sides = range(1, SIDE + 1)
@@ -442,6 +461,7 @@ def longest(opcode: Opcode, *, in_act: bool = False) -> int:
                 width=2 * ("width" in used),
                 weight_width=2 * ("weight_width" in used),
                 master_width=2 * ("master_width" in used),
+                momentum_width=2 * (velocities and opcode in UPDATES),
                 table_bits=2 * (opcode is Opcode.LOOKUP),
                 memory=Memory.ERR if opcode in IN_ACT and not in_act else Memory.ACT,
                 mask=int(opcode in MASKED and not in_act),
@@ -462,12 +482,13 @@ def check(
     induction: int = 0,
     spoil: Spoil | None = None,
     in_act: bool = False,
+    velocities: bool = False,
 ) -> None:
     """Prove rules for an instruction of an opcode from its launch to its end, or by induction over some cycles. in_act:
-    of one that names its memory, in ACT; else in ERR."""
-    bench = Ports(opcode, spoil, in_act=in_act)
+    of one that names its memory, in ACT; else in ERR. velocities: on a core that has them, which an update moves."""
+    bench = Ports(opcode, spoil, in_act=in_act, velocities=velocities)
     for rule in rules:
         getattr(bench, rule)()
-    depth = induction or longest(opcode, in_act=in_act)
+    depth = induction or longest(opcode, in_act=in_act, velocities=velocities)
     how: Any = {"mode": "prove" if induction else "bmc", "depth": depth}
     prove(bench.m, bench.inputs, folder, solver="boolector", **how)

@@ -13,7 +13,7 @@ import pytest
 from amaranth import Module, Signal, Value
 from amaranth.hdl import Assert, Assume
 
-from insitu.arch.isa import Opcode
+from insitu.arch.isa import UPDATES, Opcode
 from insitu.arch.layout import Memory
 from insitu.fpga import issue
 from insitu.fpga.common import delay
@@ -48,18 +48,32 @@ def test_a_vector_pass_in_one_memory_keeps_the_rules(opcode: Opcode, tmp_path: P
     check(opcode, RULES, tmp_path, in_act=True)
 
 
-def test_a_load_keeps_the_rules(tmp_path: Path) -> None:
-    check(Opcode.LOAD, ["one_write", "quiet_at_the_end"], tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize("opcode", UPDATES)
+def test_an_update_with_velocities_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, RULES, tmp_path, velocities=True)
 
 
-def test_a_store_keeps_the_rules(tmp_path: Path) -> None:
-    check(Opcode.STORE, ["one_request", "own_memories", "one_write", "quiet_at_the_end"], tmp_path)
+@pytest.mark.parametrize("velocities", [False, True])
+def test_a_load_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
+    check(Opcode.LOAD, ["one_write", "quiet_at_the_end"], tmp_path, velocities=velocities)
+
+
+@pytest.mark.parametrize("velocities", [False, True])
+def test_a_store_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
+    rules = ["one_request", "own_memories", "one_write", "quiet_at_the_end"]
+    check(Opcode.STORE, rules, tmp_path, velocities=velocities)
 
 
 @pytest.mark.parametrize("opcode", [*PASSES, *VECTOR, Opcode.LOAD])
 def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     """By induction: whatever shape, and however long it takes."""
     check(opcode, ["own_memories"], tmp_path, induction=8)
+
+
+@pytest.mark.parametrize("opcode", [*UPDATES, Opcode.FORWARD, Opcode.LOAD])
+def test_an_opcode_of_a_core_with_velocities_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, ["own_memories"], tmp_path, induction=8, velocities=True)
 
 
 @pytest.mark.parametrize("kind", [LossWalk, issue.Issue])
@@ -100,6 +114,16 @@ def in_and_out(dut: WatchedDatapath, m: Module) -> None:
     at = Signal()
     m.d.sync += at.eq(dut.writer.valid)
     m.d.comb += dut.transfer.stored.eq(at)
+
+
+def masters_too(dut: WatchedDatapath, m: Module) -> None:
+    """Masters are written though they shall stay."""
+    m.d.comb += dut.memories[Memory.WGT].write.enable.eq(dut.memories[Memory.VEL].write.enable)
+
+
+def test_masters_that_do_not_stay_are_seen(tmp_path: Path) -> None:
+    with pytest.raises(Refuted):
+        check(Opcode.UPDATE, ["own_memories"], tmp_path, spoil=masters_too, velocities=True)
 
 
 @pytest.mark.parametrize(
