@@ -35,7 +35,7 @@ def run(
     checking.check(study, root)
     screen = console(json)
     begun = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with store.opened(study, write=True) as kept, engines.opened(engine, workers) as pool:
         before = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
         with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
