@@ -65,27 +65,28 @@ class Netlist:
         return (out, clocks.pop()) if len(clocks) == 1 else None
 
     def replace(self, cell: Any, ports: Sequence[str], bits: Sequence[Bit]) -> None:
-        """Connect a cell's ports with other wires."""
+        """Connect a cell's ports with other wires. An output takes the place of the register that drove its wire."""
         for port, bit in zip(ports, bits, strict=True):
             if cell["port_directions"][port] == "input":
                 self._readers[cell["connections"][port][0]] -= 1
                 self._readers[bit] += 1
+            else:
+                self._drop(bit)
             cell["connections"][port] = [bit]
 
+    def _drop(self, bit: Bit) -> None:
+        """Drop the plain register that drives a wire: no other block may take what it took."""
+        if (name := self._plain.pop(bit, None)) is not None:
+            taken = self.cells.pop(name)["connections"]["DI"][0]
+            self._readers[taken] -= 1
+            if self._after.get(taken) == name:
+                del self._after[taken]
+
     def sweep(self) -> None:
-        """Drop the registers whose outputs have another driver now, and those that drive nothing."""
-        driven = {
-            bit
-            for cell in self.cells.values()
-            if cell["type"] in (BLOCK_RAM, MULTIPLIER)
-            for port, bits in cell["connections"].items()
-            if cell["port_directions"][port] == "output"
-            for bit in bits
-        }
-        while gone := {bit: name for bit, name in self._plain.items() if bit in driven or not self._readers[bit]}:
-            for bit, name in gone.items():
-                self._readers[self.cells.pop(name)["connections"]["DI"][0]] -= 1
-                del self._plain[bit]
+        """Drop the registers that drive nothing."""
+        while gone := [bit for bit in self._plain if not self._readers[bit]]:
+            for bit in gone:
+                self._drop(bit)
 
 
 def _is_plain(cell: Any) -> bool:

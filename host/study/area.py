@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,9 +105,6 @@ def fit(cores: Sequence[CoreParams], areas: Sequence[Mapping[str, Any]]) -> Mode
         slopes = ridge.coef_ / scaler.scale_
         weights[name] = [float(ridge.intercept_ - slopes @ scaler.mean_), *map(float, slopes)]
     return Model(weights=weights, error=error, cores=len(cores))
-
-
-Synthesise = Callable[[Sequence[CoreParams]], None]
 
 
 def unknown(cores: Iterable[CoreParams], known: Mapping[str, Any], target: str) -> list[CoreParams]:

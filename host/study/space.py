@@ -41,9 +41,10 @@ _TEXTS: Mapping[str, tuple[str, ...] | None] = {
     "rounding": tuple(ROUNDINGS),
 }
 _WHOLE: Mapping[str, tuple[int, int]] = {"bits": _BITS, "batch": (1, 65535), "epochs": (1, 100_000)}
+_ROLES = ", ".join(role for role in Role if role is not Role.MOMENTUM)
 KINDS = (
     "student, core, format, exponents, schedule, rounding, bits, batch, epochs, lr, a role "
-    f"({', '.join(Role)}), ROLE.rounding, ROLE.exponents, layers.NAME.ROLE, layers.NAME.ROLE.rounding"
+    f"({_ROLES}), ROLE.rounding, ROLE.exponents, layers.NAME.ROLE, layers.NAME.ROLE.rounding"
 )
 
 
@@ -129,6 +130,8 @@ def _allowed(quoted: str, name: str) -> tuple[type, tuple[str, ...] | None, tupl
         _, role, what = split(name)
     except ValueError as error:
         raise StudyError(f"{quoted}: nothing of that name can be varied; there are {KINDS}") from error
+    if role is Role.MOMENTUM:
+        raise StudyError(f"{quoted}: a study trains without velocities; there are {KINDS}")
     if what == "rounding":
         return str, ("floor", "nearest") if role is Role.WEIGHT else tuple(ROUNDINGS), None
     if what == "exponents":

@@ -143,7 +143,7 @@ def shown(url: str) -> str:
 def exists(study: Study) -> bool:
     """Whether a SQLite storage is there; a server's is looked for when it is opened."""
     url = _url(study)
-    return url.get_backend_name() != "sqlite" or url.database is None or Path(url.database).exists()
+    return url.get_backend_name() != "sqlite" or Path(url.database).exists()
 
 
 def _url(study: Study) -> Any:
@@ -155,7 +155,9 @@ def _url(study: Study) -> Any:
         ) from error
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise StudyError(f"storage {shown(study.storage)}: allowed are sqlite and postgresql")
-    if url.get_backend_name() == "sqlite" and url.database:
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StudyError(f"storage {shown(study.storage)}: trials are kept in a file, such as sqlite:///study.db")
+    if url.get_backend_name() == "sqlite":
         # A relative path begins where the file lies, wherever the command runs.
         url = url.set(database=str(study.folder / url.database))
     if url.drivername == "postgresql":

@@ -106,3 +106,31 @@ def test_a_multiplier_with_one_registered_factor_keeps_it_outside() -> None:
     assert cells["0"]["parameters"]["REG_OUTPUT_CLK"] == "CLK0"
     assert "REG_PIPELINE_CLK" not in cells["0"]["parameters"]
     assert len(cells) == 3
+
+
+def test_a_register_between_two_blocks_goes_into_the_first() -> None:
+    """In either order of the cells, and every wire that is read has a driver."""
+    first = {"P0": 12}
+    for turned in (False, True):
+        blocks = [
+            cell(MULTIPLIER, {"A0": 8, "B0": 9}, dict(first)),
+            cell(MULTIPLIER, {"A0": 13, "B0": 14}, {"P0": 15}),
+        ]
+        if turned:
+            blocks.reverse()
+        cells = packed(*blocks, register(12, 13), register(5, 14), seen=(15,))
+        driven = {5, 8, 9, CLOCK}
+        read = set()
+        for c in cells.values():
+            for port, bits in c["connections"].items():
+                (driven if c["port_directions"][port] == "output" else read).update(bits)
+        assert {bit for bit in read if isinstance(bit, int)} <= driven
+        assert sum(c["type"] == FLIP_FLOP for c in cells.values()) < 2
+
+
+def test_a_block_rams_register_is_not_a_multipliers_too() -> None:
+    cells = packed(
+        ram(20), cell(MULTIPLIER, {"A0": 30, "B0": 31}, {"P0": 40}), register(20, 30), register(6, 31), seen=(40,)
+    )
+    assert cells["0"]["connections"]["DOB0"] == cells["1"]["connections"]["A0"] == [30]
+    assert cells["0"]["parameters"]["REGMODE_B"] == "OUTREG"

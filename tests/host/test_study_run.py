@@ -110,6 +110,7 @@ def test_a_study_that_was_not_run_has_no_table(tmp_path: Path) -> None:
         ("oracle", "not a URL"),
         ("mysql://user:secret@host/db", "allowed are sqlite and postgresql"),
         ("sqlite:///none/here.db", "there is no folder"),
+        ("sqlite://", "kept in a file"),
     ],
 )
 def test_a_storage_that_cannot_be(tmp_path: Path, url: str, words: str) -> None:
