@@ -159,7 +159,7 @@ def _url(study: Study) -> Any:
         raise StudyError(f"storage {shown(study.storage)}: trials are kept in a file, such as sqlite:///study.db")
     if url.get_backend_name() == "sqlite":
         # A relative path begins where the file lies, wherever the command runs.
-        url = url.set(database=str(study.folder / url.database))
+        url = url.set(database=str(study.folder / str(url.database)))
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return url
