@@ -186,7 +186,8 @@ def test_a_vector_pass_takes_a_cycle_a_term(case: Case) -> None:
     (i,), n = case.instructions, case.core.n
     got, words = cost(i, n), read_words(i, n)
     assert got.vector == sum(words)
-    to_memory = timing.UPDATE_TO_MEMORY if i.opcode is Opcode.DW_UPDATE else timing.DRAIN_TO_MEMORY
+    update = timing.UPDATE_TO_MEMORY + timing.MOMENTUM * (i.momentum_width > 0)
+    to_memory = update if i.opcode is Opcode.DW_UPDATE else timing.DRAIN_TO_MEMORY
     tail = timing.LOOKUP_TAIL if i.opcode is Opcode.LOOKUP else timing.TERM_TO_DRAIN + to_memory
     assert got.cycles == fixed(n, i.draws) + got.vector + tail
     assert got.macs == got.issue == got.wait == got.stream == 0
