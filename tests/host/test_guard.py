@@ -209,7 +209,7 @@ def test_divergence_never_reaches_what_is_served(tmp_path: Path) -> None:
         driver.write_weights(made.masters)
         start = digits.accuracy(driver)
         guard = GuardPolicy(every=8, window=8)
-        policy = OnlinePolicy(samples=320, chunk=32, rehearsals=2, audit=0.3, guard=guard)
+        policy = OnlinePolicy(samples=640, chunk=32, rehearsals=2, audit=0.3, guard=guard)
         loop = OnlineLoop(driver, table, table.teach, store, policy=policy, seed=1, identity="{}")
         trained: list[float] = []
         loop.run(lambda _chunk: trained.append(digits.accuracy(driver)))
