@@ -19,12 +19,7 @@ def encode(rate: float) -> tuple[int, int]:
         raise CompileError(f"learning rate {rate!r}: must be finite and not negative")
     if rate == 0:
         return 0, 0
-    mantissa, exponent = math.frexp(rate)
-    m, k = round(math.ldexp(mantissa, MUL_BITS)), MUL_BITS - exponent
-    if m == 1 << MUL_BITS:
-        m, k = m >> 1, k - 1
-    if k > SHIFT_MAX:
-        m, k = round(math.ldexp(rate, SHIFT_MAX)), SHIFT_MAX
+    m, k = _nearest(rate, MUL_BITS, SHIFT_MAX)
     while k < 0 and m << 1 < 1 << MUL_BITS:
         m, k = m << 1, k + 1
     if k < 0 or m == 0:
@@ -44,14 +39,19 @@ def encode_decay(share: float) -> tuple[int, int]:
     Raises CompileError for a share of 1 or more."""
     if not 0 <= share < 1:
         raise CompileError(f"learning rate times weight decay is {share:g}: must be at least 0 and below 1")
-    bits, most = FIELDS["decay_mul"].width, FIELDS["decay_shift"].maximum
-    mantissa, exponent = math.frexp(share)
+    m, k = _nearest(share, FIELDS["decay_mul"].width, FIELDS["decay_shift"].maximum)
+    return (m, k) if m else (0, 0)
+
+
+def _nearest(value: float, bits: int, most: int) -> tuple[int, int]:
+    """The (m, k) whose m * 2**-k is nearest to a value, m of `bits` bits, k at most `most`."""
+    mantissa, exponent = math.frexp(value)
     m, k = round(math.ldexp(mantissa, bits)), bits - exponent
     if m == 1 << bits:
         m, k = m >> 1, k - 1
     if k > most:
-        m, k = round(math.ldexp(share, most)), most
-    return (m, k) if m else (0, 0)
+        m, k = round(math.ldexp(value, most)), most
+    return m, k
 
 
 def encode_momentum(momentum: float) -> int:

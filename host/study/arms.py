@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from insitu.arch.isa import Opcode
+from insitu.arch.isa import UPDATES
 from insitu.arch.program import Program
 from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.device import open_device
@@ -116,9 +116,7 @@ def _normalised(program: Program, preset: Preset) -> Any:
 
     def at(done: float) -> Program:
         words = tuple(
-            replace(i, lr_mul=1, lr_shift=i.width - 1 - preset.bits(done))
-            if i.opcode in (Opcode.UPDATE, Opcode.DW_UPDATE)
-            else i
+            replace(i, lr_mul=1, lr_shift=i.width - 1 - preset.bits(done)) if i.opcode in UPDATES else i
             for i in program.instructions
         )
         return replace(program, instructions=words)
