@@ -15,7 +15,7 @@ from insitu.sim.rtl.engine import Until
 from insitu.sim.rtl.errors import BusError
 from tests.fpga.standin import Loopback
 
-CORE = CoreParams(n=4, act_depth=16, err_depth=24, wgt_depth=40, master_bits=18)
+CORE = CoreParams(n=4, act_depth=16, err_depth=24, wgt_depth=40, master_bits=18, momentum_bits=12)
 ENTRY, COUNT, CONTROL = (REGISTERS[name].offset for name in ("ENTRY", "COUNT", "CONTROL"))
 
 
