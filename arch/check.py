@@ -1,4 +1,4 @@
-"""Whether a core can execute an instruction: the widths it asks for, and where its operands lie."""
+"""Whether a core can execute an instruction: the units and widths it asks for, and where its operands lie."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class WidthError(ArchError):
     """An instruction asks for a wider datapath than the core has."""
 
 
+class UnitError(ArchError):
+    """An instruction asks for a unit that the core does not have."""
+
+
 class PlaceError(ArchError):
     """An operand reaches beyond its memory, or its rows overlap."""
 
@@ -22,7 +26,7 @@ WIDTH_ROLE = {Memory.ACT: Role.ACTIVATION, Memory.ERR: Role.ERROR, Memory.WGT: R
 
 
 def check(instruction: Instruction, core: CoreParams) -> None:
-    """Raise WidthError or PlaceError, both ArchError, where `core` cannot execute `instruction`."""
+    """Raise UnitError, WidthError or PlaceError, all ArchError, where `core` cannot execute `instruction`."""
     name = instruction.opcode.name
     used = USED[instruction.opcode]
     limits = {"weight_width": Role.WEIGHT, "master_width": Role.MASTER, "momentum_width": Role.MOMENTUM}
@@ -32,6 +36,9 @@ def check(instruction: Instruction, core: CoreParams) -> None:
         asked, has = getattr(instruction, field), core.width(role)
         if field in used and asked > has:
             raise WidthError(f"{name}.{field}={asked}: this core's {role} datapath has {has} bits")
+    said = [field for field in used if getattr(instruction, field)]
+    if units := core.lacks(instruction.opcode, *said):
+        raise UnitError(f"{name}: this core has {' and '.join(f'{unit}=0' for unit in units)}")
     for field in ("sa", "sb", "sd", "sm"):
         if (index := getattr(instruction, field)) >= core.scales:
             raise PlaceError(f"{name}.{field}={index}: this core has {core.scales} scale registers")

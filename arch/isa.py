@@ -173,6 +173,9 @@ _RATE = ("update_rounding", "master_width", "lr_mul", "lr_shift", "sm", *MOMENTU
 UPDATES = (Opcode.UPDATE, Opcode.DW_UPDATE)
 #: The passes of the vector unit that narrow a sum: one lane an element, all rows of a block of columns after another.
 VECTOR = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD, Opcode.DW_UPDATE, Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
+#: What a pool does, and all that the vector unit does: a core may lack them (arch/params.py).
+POOLS = (Opcode.POOL, Opcode.UNPOOL)
+VECTOR_UNIT = (*VECTOR, Opcode.LOOKUP)
 #: Passes that go from a map to the same map.
 _SAME = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 #: Fields each opcode reads; the others must be zero in its words.

@@ -11,11 +11,11 @@ from typing import Any
 
 from insitu.arch.declaration import WIDTHS, Declaration, ExponentPolicy, Role
 from insitu.arch.errors import ArchError, require
-from insitu.arch.isa import FIELDS
+from insitu.arch.isa import FIELDS, MOMENTUM_FIELDS, POOLS, USED, VECTOR_UNIT, WINDOW_FIELDS, Opcode
 from insitu.arch.layout import Memory
 
 #: Raised by one whenever instruction words, registers or arithmetic change meaning; part of the hash.
-ARCH_VERSION = 4
+ARCH_VERSION = 5
 ARRAY_SIZES = (4, 8, 16, 32)
 #: Words a bank may have: what the instruction's base field can address.
 DEPTH_MAX = FIELDS["a_base"].maximum + 1
@@ -27,6 +27,12 @@ TABLES_MAX = FIELDS["table_base"].maximum + 1
 #: Scale registers a core may have, and has unless it says otherwise.
 SCALES_ALLOWED = (64, 128, 256)
 SCALES = SCALES_ALLOWED[0]
+#: Parameters that are 0 where a core lacks a unit: opcodes that are gone with it, and fields of all others.
+UNITS: Mapping[str, tuple[tuple[Opcode, ...], tuple[str, ...]]] = {
+    "windows": ((*POOLS, *VECTOR_UNIT), WINDOW_FIELDS),
+    "vector": (VECTOR_UNIT, ()),
+    "momentum_bits": ((), MOMENTUM_FIELDS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,9 @@ class CoreParams:
     velocities, which has neither their memory nor what moves masters by them.
     *_depth: words of N elements in each memory (tab_depth: of functions' tables, 1 for a core that looks nothing up);
     program_depth counts instructions. scales: scale registers, 64, 128 or 256; a layer takes four.
+    windows: 1 for a core that walks over kernels and maps and pools, 0 for one of matrix products alone. vector: 1 for
+    a core with the vector unit and its tables, 0 for one without; the unit goes over windows. What a core lacks changes
+    neither values nor cycles of what it has.
     Raises ArchError on any value outside its range.
     """
 
@@ -56,6 +65,8 @@ class CoreParams:
     tab_depth: int = 1024
     program_depth: int = 256
     scales: int = SCALES
+    windows: int = 1
+    vector: int = 1
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -88,6 +99,12 @@ class CoreParams:
             f"program_depth={self.program_depth}: allowed are 1 to {PROGRAM_DEPTH_MAX}",
         )
 
+        for name in ("windows", "vector"):
+            require(
+                getattr(self, name) in (0, 1), f"{name}={getattr(self, name)}: a core has them (1) or has them not (0)"
+            )
+        require(self.windows >= self.vector, "vector=1 with windows=0: the vector unit goes over windows")
+
     def width(self, role: Role) -> int:
         """Bits of a role's datapath."""
         return getattr(self, f"{role.value}_bits")
@@ -95,12 +112,35 @@ class CoreParams:
     @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """The memories that the core has."""
-        return tuple(m for m in Memory if m is not Memory.VEL or self.momentum_bits)
+        lacking = {Memory.VEL: not self.momentum_bits, Memory.TAB: not self.vector}
+        return tuple(m for m in Memory if not lacking.get(m))
+
+    @cached_property
+    def opcodes(self) -> tuple[Opcode, ...]:
+        """The passes that the core has."""
+        return tuple(op for op in Opcode if not self.lacks(op))
+
+    def fields(self, opcode: Opcode) -> tuple[str, ...]:
+        """The fields of an instruction that mean something to this core; all others must be zero. None of an opcode
+        that it does not have."""
+        if opcode not in self.opcodes:
+            return ()
+        return ("opcode", *(name for name in USED[opcode] if not self.lacks(opcode, name)))
+
+    def lacks(self, opcode: Opcode, *fields: str) -> tuple[str, ...]:
+        """The units, by their parameters, that an opcode with something in these fields takes and this core has not."""
+        return tuple(
+            unit
+            for unit, (opcodes, names) in UNITS.items()
+            if not getattr(self, unit) and (opcode in opcodes or any(name in names for name in fields))
+        )
 
     def depth(self, memory: Memory) -> int:
         """Words of a memory, 0 of one that the core does not have."""
+        if memory not in self.memories:
+            return 0
         if memory is Memory.VEL:
-            return self.wgt_depth if self.momentum_bits else 0
+            return self.wgt_depth
         return getattr(self, f"{memory.name.lower()}_depth")
 
     def word_bits(self, memory: Memory) -> int:
@@ -189,6 +229,9 @@ PRESETS: Mapping[str, CoreParams] = {
     # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 96 k weights on chip, 784-100-50-10 at
     # batch 64; a quarter of the 85F's block RAMs is left over, for where all are taken wires go from end to end
     "edge8": CoreParams(n=8),
+    # the same FPGA for perceptrons alone: without windows and vector unit a third of the logic is gone, and the clock
+    # is higher for it
+    "dense8": CoreParams(n=8, windows=0, vector=0),
     # mid-range FPGA: 256 multipliers, 16 KiB words keep a 784-256-128-10 perceptron and its batch of 64 on chip
     "edge16": CoreParams(n=16, act_depth=8192, err_depth=4096, wgt_depth=32768),
     # large FPGA: 1,024 multipliers

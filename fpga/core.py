@@ -54,7 +54,11 @@ class Core(wiring.Component):
         m.d.sync += flush.eq(sequencer.flush)
         m.submodules.datapath = ResetInserter(flush)(datapath)
         m.submodules.exponents = exponents = Exponents(
-            params.activation_bits, datapath.drain_bits, params.scales, velocities=bool(params.momentum_bits)
+            params.activation_bits,
+            datapath.drain_bits,
+            params.scales,
+            velocities=bool(params.momentum_bits),
+            vector=bool(params.vector),
         )
         m.submodules.queue = queue = OutputQueue(params.stream_bits)
         f = decoder.fields

@@ -34,6 +34,7 @@ from insitu.fpga.tables import TableMemory
 from insitu.fpga.tiles import RowWalker
 from insitu.fpga.transfer import SLOTS, WRITE_LATENCY, BeatCounter, BeatLayout, Transfer
 from insitu.fpga.vector import VectorUnit
+from insitu.fpga.walk import TileWalker
 from insitu.fpga.weights import WeightPort
 from insitu.fpga.window import WindowWalker
 
@@ -95,7 +96,7 @@ class Datapath(wiring.Component):
         super().__init__(
             {
                 "fields": In(FieldsLayout),
-                "geometry": In(GeometryLayout(n, self.bits)),
+                "geometry": In(GeometryLayout(n, self.bits, windows=bool(params.windows))),
                 "narrow_shift": In(signed(7)),
                 "update_shift": In(signed(7)),
                 "loss_shift": In(6),
@@ -129,16 +130,19 @@ class Datapath(wiring.Component):
         params, n, f = self.params, self.params.n, self.fields
         log = n.bit_length() - 1
         bits, shape = self.bits, self.geometry.matrix
-        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
-        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        has, windows = params.opcodes, bool(params.windows)
+
+        def kind(name: str, *codes: Opcode) -> Any:
+            return flag(m, f.opcode, name, *codes, has=has)
+
+        is_op = {op: kind(f"is_{op.name.lower()}", op) for op in Opcode}
         forward, backward = is_op[Opcode.FORWARD], is_op[Opcode.BACKWARD]
         loss_op = is_op[Opcode.LOSS]
         load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
         pool_op, unpool_op = is_op[Opcode.POOL], is_op[Opcode.UNPOOL]
         lookup_op = is_op[Opcode.LOOKUP]
-        update, product = flag(m, f.opcode, "update", *passes.TO_TAPS), flag(m, f.opcode, "product", *passes.PRODUCTS)
-        sums = flag(m, f.opcode, "sums", *passes.SUMS)
-        walks = flag(m, f.opcode, "walks", *passes.PRODUCTS, *passes.POOLS, *passes.VECTOR)
+        update, product = kind("update", *passes.TO_TAPS), kind("product", *passes.PRODUCTS)
+        sums, walks = kind("sums", *passes.SUMS), kind("walks", *passes.PRODUCTS, *passes.POOLS, *passes.VECTOR)
         # Which memories ADD and MULTIPLY have is theirs to say.
         named = passes.among(f.opcode, (Opcode.ADD, Opcode.MULTIPLY))
         of_act = f.memory == Memory.ACT
@@ -158,7 +162,7 @@ class Datapath(wiring.Component):
             m.submodules[name.name.lower()] = bank
             if name not in (Memory.TAB, Memory.VEL):
                 m.d.comb += [bank.build.eq(self.build), bank.pitch.eq(f.b_pitch if name is Memory.WGT else f.a_pitch)]
-        act, err, wgt, tab = (banks[name] for name in (Memory.ACT, Memory.ERR, Memory.WGT, Memory.TAB))
+        act, err, wgt = (banks[name] for name in (Memory.ACT, Memory.ERR, Memory.WGT))
 
         # Static while an instruction runs, like the flags.
         read_base, read_pitch = register(bits), register(12)
@@ -177,15 +181,13 @@ class Datapath(wiring.Component):
         ]
         start_rows = copies(m, self.launch, 3, "start_rows")
 
-        m.submodules.window = window = WindowWalker(n, bits)
-        m.submodules.patches = patches = WindowWalker(n, bits)
-        m.submodules.pool = pool = Pool(n, bits, act.width, err.width, self._moved)
-        m.submodules.issue = self.issue = issue = Issue(n, bits)
+        m.submodules.window = window = (WindowWalker if windows else TileWalker)(n, bits, has)
+        m.submodules.issue = self.issue = issue = Issue(n, bits, has)
         m.submodules.walk = walk = LossWalk(n, bits)
-        m.submodules.reader = reader = RowWalker(n, bits)
-        m.submodules.pop = pop = RowWalker(n, 1)
-        m.submodules.writer = self.writer = writer = RowWalker(n, bits)
-        m.submodules.beats = beats = BeatCounter(n)
+        m.submodules.reader = reader = RowWalker(n, bits, windows=windows)
+        m.submodules.pop = pop = RowWalker(n, 1, windows=windows)
+        m.submodules.writer = self.writer = writer = RowWalker(n, bits, windows=windows)
+        m.submodules.beats = beats = BeatCounter(n, windows=windows)
         m.d.comb += [
             issue.start.eq(start_pass),
             issue.fields.eq(f),
@@ -197,15 +199,6 @@ class Datapath(wiring.Component):
             window.fields.eq(f),
             window.geometry.eq(self.geometry),
             window.start.eq(self.locate & walks),
-            # The same walk again, over what UNPOOL writes.
-            patches.fields.eq(f),
-            patches.fields.opcode.eq(Opcode.UNPOOL),
-            patches.fields.b_base.eq(f.d_base),
-            patches.fields.b_pitch.eq(f.d_pitch),
-            patches.geometry.eq(self.geometry),
-            patches.geometry.b.eq(self.geometry.d),
-            patches.start.eq(self.locate & unpool_op),
-            patches.take.eq(pool.take),
             walk.start.eq(start_loss),
             walk.fields.eq(f),
             reader.base.eq(read_base),
@@ -230,7 +223,7 @@ class Datapath(wiring.Component):
         late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
         late_valid = delay(m, step.valid & ~(step.extra & rest), WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
-        moving = self._flag(m, self.params.momentum_bits and f.momentum_width != 0, "moving")
+        moving = self._flag(m, params.momentum_bits and f.momentum_width != 0, "moving")
         feeds = {
             Memory.ACT: ((backward | sums) & f.mask) | (store & of_act),
             Memory.ERR: store & (f.memory == Memory.ERR),
@@ -289,9 +282,6 @@ class Datapath(wiring.Component):
 
         m.submodules.operands = operands = Operands(params)
         m.submodules.array = array = MacArray(n, operands.a_bits, operands.b_bits, params.accumulator_bits)
-        m.submodules.vector = vector = VectorUnit(
-            n, operands.act_bits, operands.err_bits, params.weight_bits, params.accumulator_bits
-        )
         m.d.comb += [
             operands.fields.eq(f),
             operands.shape.eq(shape),
@@ -313,7 +303,6 @@ class Datapath(wiring.Component):
             array.a.eq(operands.a),
             array.b.eq(operands.b),
             array.pop.eq(pop.valid),
-            self.overflow.eq(array.overflow | vector.overflow),
         ]
 
         # LOSS.
@@ -334,38 +323,54 @@ class Datapath(wiring.Component):
             *(unit.t[k].eq(operands.t[k]) for k in range(n)),
         ]
 
-        # POOL, UNPOOL.
-        m.d.comb += [
-            pool.unpool.eq(unpool_op),
-            pool.mask.eq(f.mask),
-            pool.valid.eq(delay(m, step.valid & (pool_op | unpool_op), STEP_TO_LANES, "pooled")[-1]),
-            pool.last.eq(last[STEP_TO_LANES]),
-            pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
-            *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
-            *(pool.y[k].eq(operands.z[k]) for k in range(n)),
-            pool.segment.eq(patches.segment),
-        ]
-
-        # The vector passes.
-        ahead = STEP_TO_LANES - VectorUnit.AHEAD
-        in_ragged = delay(m, step.right, ahead, "in_ragged", data=True)[-1]
-        m.d.comb += [
-            vector.fields.eq(f),
-            vector.bias.eq(self.bias),
-            vector.factor_a.eq(self.factor_a),
-            vector.factor_b.eq(self.factor_b),
-            vector.clear.eq(array.clear),
-            vector.valid.eq(delay(m, step.valid & (sums | lookup_op), ahead, "vector")[-1]),
-            vector.zero.eq(delay(m, step.zero, ahead, "vector_zero", data=True)[-1]),
-            vector.extra.eq(delay(m, step.extra, ahead, "extra", data=True)[-1]),
-            vector.last.eq(last[ahead]),
-            vector.col_lanes.eq(ragged | ~in_ragged.replicate(n)),
-            *(vector.z[k].eq(operands.z[k]) for k in range(n)),
-            *(vector.t[k].eq(operands.t[k]) for k in range(n)),
-            vector.found.eq(tab.o),
-            tab.fields.eq(f),
-            tab.x.eq(vector.look),
-        ]
+        overflow = array.overflow
+        if windows:
+            # The same walk again, over what UNPOOL writes.
+            m.submodules.patches = patches = WindowWalker(n, bits, has)
+            m.submodules.pool = pool = Pool(n, bits, act.width, err.width, self._moved)
+            m.d.comb += [
+                patches.fields.eq(f),
+                patches.fields.opcode.eq(Opcode.UNPOOL),
+                patches.fields.b_base.eq(f.d_base),
+                patches.fields.b_pitch.eq(f.d_pitch),
+                patches.geometry.eq(self.geometry),
+                patches.geometry.b.eq(self.geometry.d),
+                patches.start.eq(self.locate & unpool_op),
+                patches.take.eq(pool.take),
+                pool.unpool.eq(unpool_op),
+                pool.mask.eq(f.mask),
+                pool.valid.eq(delay(m, step.valid & (pool_op | unpool_op), STEP_TO_LANES, "pooled")[-1]),
+                pool.last.eq(last[STEP_TO_LANES]),
+                pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
+                *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
+                *(pool.y[k].eq(operands.z[k]) for k in range(n)),
+                pool.segment.eq(patches.segment),
+            ]
+        if params.vector:
+            tab, ahead = banks[Memory.TAB], STEP_TO_LANES - VectorUnit.AHEAD
+            in_ragged = delay(m, step.right, ahead, "in_ragged", data=True)[-1]
+            m.submodules.vector = vector = VectorUnit(
+                n, operands.act_bits, operands.err_bits, params.weight_bits, params.accumulator_bits
+            )
+            m.d.comb += [
+                vector.fields.eq(f),
+                vector.bias.eq(self.bias),
+                vector.factor_a.eq(self.factor_a),
+                vector.factor_b.eq(self.factor_b),
+                vector.clear.eq(array.clear),
+                vector.valid.eq(delay(m, step.valid & (sums | lookup_op), ahead, "vector")[-1]),
+                vector.zero.eq(delay(m, step.zero, ahead, "vector_zero", data=True)[-1]),
+                vector.extra.eq(delay(m, step.extra, ahead, "extra", data=True)[-1]),
+                vector.last.eq(last[ahead]),
+                vector.col_lanes.eq(ragged | ~in_ragged.replicate(n)),
+                *(vector.z[k].eq(operands.z[k]) for k in range(n)),
+                *(vector.t[k].eq(operands.t[k]) for k in range(n)),
+                vector.found.eq(tab.o),
+                tab.fields.eq(f),
+                tab.x.eq(vector.look),
+            ]
+            overflow = overflow | vector.overflow
+        m.d.comb += self.overflow.eq(overflow)
 
         # Drain.
         m.submodules.generators = generators = LaneGenerators(n)
@@ -376,8 +381,13 @@ class Datapath(wiring.Component):
         drive_fit(m, drain.narrow_fit, f.width, f.overflow)
         gate = Signal()
         m.d.sync += gate.eq(draws(f, velocities=bool(params.momentum_bits)))
-        from_loss, from_vector = copies(m, loss_op, n, "from_loss"), copies(m, sums, n, "from_vector")
-        waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited", data=True)[-1]
+        rows, kept = [array.row[k] for k in range(n)], [mask.o[k] for k in range(n)]
+        if params.vector:
+            from_vector = copies(m, sums, n, "from_vector")
+            waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited", data=True)[-1]
+            rows = [Mux(from_vector[k], vector.sums[k], rows[k]) for k in range(n)]
+            kept = [Mux(from_vector[k], waited[k], kept[k]) for k in range(n)]
+        from_loss = copies(m, loss_op, n, "from_loss")
         positive = register(n)
         m.d.sync += positive.eq(Cat(act.o[k] > 0 for k in range(n)))
         m.d.comb += [
@@ -398,11 +408,8 @@ class Datapath(wiring.Component):
             drain.delta_fit.sign.eq(1 << (drain.delta_bits - 1)),
             drain.valid.eq(pop.valid),
             drain.col_lanes.eq(pop.col_lanes),
-            *(drain.mask[k].eq(Mux(from_vector[k], waited[k], mask.o[k])) for k in range(n)),
-            *(
-                drain.row[k].eq(Mux(from_loss[k], unit.acc[k], Mux(from_vector[k], vector.sums[k], array.row[k])))
-                for k in range(n)
-            ),
+            *(drain.mask[k].eq(kept[k]) for k in range(n)),
+            *(drain.row[k].eq(Mux(from_loss[k], unit.acc[k], rows[k])) for k in range(n)),
             drain.r0.eq(generators.r0),
             drain.r1.eq(generators.r1),
             self.spread.eq(drain.spread),
@@ -433,8 +440,9 @@ class Datapath(wiring.Component):
         # The way back.
         m.submodules.transfer = transfer = Transfer(params, self._moved, self.delta_bits)
         drive_fit(m, transfer.fit, Mux(update, f.master_width, transfer.word_bits), ~update)
-        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go | vector.go
-        found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
+        pop_go = (last[STEP_TO_POP - 1] & product) | unit.go
+        if params.vector:
+            pop_go = pop_go | vector.go
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
         writing, credit, all_sent = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS), Signal(init=1)
         subtracting = writing + UPDATE_LATENCY
@@ -443,20 +451,27 @@ class Datapath(wiring.Component):
         fetching = subtracting - Momentum.STEP_AFTER + Rotator.LATENCY - RAW
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
-        pools, looked_up = copies(m, pool_op | unpool_op, n, "pools"), copies(m, lookup_op, n, "looked_up")
         accepted = self.beat_valid & self.beat_ready
         asked = store & beats.more & (credit != 0)
+        # What comes to be written, where, and when.
+        values = [drain.value[k] for k in range(n)]
+        comes = Mux(moving, go[-1], Mux(update, go[subtracting], go[writing]))
+        valid, row, address, col_lanes = writer.valid, writer.row, writer.address, writer.col_lanes
+        if params.vector:
+            looked_up = copies(m, lookup_op, n, "looked_up")
+            found_go = delay(m, vector.valid & lookup_op, VectorUnit.AHEAD + TableMemory.LATENCY - 1, "found_go")[-1]
+            values, comes = [Mux(looked_up[k], tab.o[k], values[k]) for k in range(n)], comes | found_go
+        if windows:
+            pools = copies(m, pool_op | unpool_op, n, "pools")
+            values, comes = [Mux(pools[k], pool.value[k], values[k]) for k in range(n)], comes | (pool_op & pool.go)
+            valid, row = Mux(unpool_op, pool.put, valid), Mux(unpool_op, pool.place.turn, row)
+            address = Mux(unpool_op, pool.place.address, address)
+            col_lanes = Mux(unpool_op, ragged | ~pool.right.replicate(n), col_lanes)
         m.d.comb += [
             pop.go.eq(pop_go),
             self.beat_ready.eq(load & beats.more),
             beats.step.eq(accepted | asked),
-            writer.go.eq(
-                Mux(
-                    load,
-                    accepted,
-                    (pool_op & pool.go) | found_go | Mux(moving, go[-1], Mux(update, go[subtracting], go[writing])),
-                )
-            ),
+            writer.go.eq(Mux(load, accepted, comes)),
             reader.go.eq(
                 Mux(
                     store,
@@ -469,20 +484,15 @@ class Datapath(wiring.Component):
                 )
             ),
             transfer.fields.eq(f),
-            *(
-                transfer.value[k].eq(Mux(pools[k], pool.value[k], Mux(looked_up[k], tab.o[k], drain.value[k])))
-                for k in range(n)
-            ),
+            *(transfer.value[k].eq(values[k]) for k in range(n)),
             *(transfer.delta[k].eq(Mux(moving, moves[k], drain.delta[k])) for k in range(n)),
             transfer.words.eq(words),
             transfer.beat_in.as_value().eq(beat),
-            transfer.valid.eq(Mux(unpool_op, pool.put, writer.valid)),
+            transfer.valid.eq(valid),
             # What velocities move comes in the order of banks.
-            transfer.row.eq(Mux(moving, 0, Mux(unpool_op, pool.place.turn, writer.row))),
-            transfer.address.eq(Mux(unpool_op, pool.place.address, writer.address)),
-            transfer.col_lanes.eq(
-                Mux(moving, moved_banks, Mux(unpool_op, ragged | ~pool.right.replicate(n), writer.col_lanes))
-            ),
+            transfer.row.eq(Mux(moving, 0, row)),
+            transfer.address.eq(address),
+            transfer.col_lanes.eq(Mux(moving, moved_banks, col_lanes)),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
             transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
             transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
@@ -521,12 +531,15 @@ class Datapath(wiring.Component):
             ]
 
         # The end: the last row was popped, or taken, or sent.
+        ends_here = (load | pool_op | lookup_op) & writer.valid & writer.last
+        if windows:
+            ends_here = ends_here | (pool.put & pool.final)
         tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2)), Signal()
         m.d.sync += ends.eq(tail == 2)
         with m.If(pop.valid & pop.last):
             plain, longer = timing.UPDATE_TO_MEMORY, timing.UPDATE_TO_MEMORY + timing.MOMENTUM
             m.d.sync += tail.eq(Mux(moving, longer, Mux(update, plain, timing.DRAIN_TO_MEMORY)) + 1)
-        with m.Elif(((load | pool_op | lookup_op) & writer.valid & writer.last) | (pool.put & pool.final)):
+        with m.Elif(ends_here):
             m.d.sync += tail.eq(timing.LOAD_TAIL - 1)
         with m.Elif(tail != 0):
             m.d.sync += tail.eq(tail - 1)

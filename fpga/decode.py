@@ -35,7 +35,6 @@ CHECK_LATENCY = 2 + VERDICT - (WORDS - 1 - FIRST_WORD)
 GEOMETRY_LATENCY = 1 + SETTLE - (WORDS - 1 - FIRST_WORD)
 #: Extents of a window: 0 stands for 1.
 EXTENTS = tuple(f"{what}_{axis}" for what in ("map", "out", "kernel") for axis in ("height", "width"))
-_CODES = [int(code) for code in Opcode]
 #: What a constant stands in the place of.
 _REPLACED = ("bias", "weight_rounding", "weight_width", "weight_shift", "b_base", "b_pitch", "sb")
 #: Extents that follow from others: of output and map where they are one, of REDUCE's kernel.
@@ -45,38 +44,35 @@ _FOLLOWS = {
 }
 
 
-def fields(opcode: Opcode, *, velocities: bool) -> tuple[str, ...]:
+def fields(opcode: int, core: CoreParams) -> tuple[str, ...]:
     """Fields that this core reads of an opcode, none where it does not have it: it stops at a word that has others.
-    `exact` is the emulator's alone, velocities those of a core that has some."""
-    if opcode not in _CODES:
+    `exact` is the emulator's alone."""
+    if opcode not in core.opcodes:
         return ()
-    without = {"exact"} if velocities else {"exact", *MOMENTUM_FIELDS}
-    return ("opcode", *(name for name in USED[opcode] if name not in without))
+    return tuple(name for name in core.fields(Opcode(opcode)) if name != "exact")
 
 
-def allowed(opcode: int, word: int, *, velocities: bool) -> int:
-    """Bits that may be set in a word of an opcode; none in one that is no opcode."""
-    return (
-        sum(FIELDS[name].mask for name in fields(Opcode(opcode), velocities=velocities) if FIELDS[name].word == word)
-        if opcode in _CODES
-        else 0
-    )
+def allowed(opcode: int, word: int, core: CoreParams) -> int:
+    """Bits that may be set in a word of an opcode; none in one that is no opcode of this core."""
+    return sum(FIELDS[name].mask for name in fields(opcode, core) if FIELDS[name].word == word)
 
 
 class Decoder(wiring.Component):
     """Words to fields, and what arch/check.py and Instruction.decode say of them.
 
     capture: `word` is word number `index`; from word FIRST_WORD on they come one a cycle. fields: two cycles after the
-    last capture; an extent of a window that is 0 is shown as 1, and one that the opcode does not read but has as it is
-    for arch/isa.py's `window`. illegal, misplaced: valid CHECK_LATENCY cycles after the last capture, until the next
-    word 0. geometry: complete GEOMETRY_LATENCY cycles after it.
+    last capture; those that no opcode of this core reads stay zero; an extent of a window that is 0 is shown as 1, and
+    one that the opcode does not read but has as it is for arch/isa.py's `window`. illegal, misplaced: valid
+    CHECK_LATENCY cycles after the last capture, until the next word 0. geometry: complete GEOMETRY_LATENCY cycles after
+    it.
 
-    illegal: a reserved bit, or one of a field the opcode does not read, or `exact`; a memory that the opcode does not
-    take, ReLU or mask of the other one; no rows, columns or depth (two terms with FORWARD's bias, two columns with
-    UPDATE's); width, weight_width, master_width, momentum_width under 2 or above the core's; more than all kept of a
-    velocity, or anything said of one where there is none; a constant that is too large or has something beside it; a
-    table of too few or many words, or not at a multiple of them. misplaced: an operand or a table ends beyond its
-    memory, or an operand's rows overlap. That is all the emulator refuses, but for `exact`.
+    illegal: an opcode that the core does not have; a reserved bit, or one of a field that the opcode does not read on
+    this core, or `exact`; a memory that the opcode does not take, ReLU or mask of the other one; no rows, columns or
+    depth (two terms with FORWARD's bias, two columns with UPDATE's); width, weight_width, master_width, momentum_width
+    under 2 or above the core's; more than all kept of a velocity, or anything said of one where there is none; a
+    constant that is too large or has something beside it; a table of too few or many words, or not at a multiple of
+    them. misplaced: an operand or a table ends beyond its memory, or an operand's rows overlap. That is all the
+    emulator refuses, but for `exact`.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -89,7 +85,7 @@ class Decoder(wiring.Component):
                 "index": In(4),
                 "word": In(32),
                 "fields": Out(FieldsLayout),
-                "geometry": Out(GeometryLayout(params.n, self.bits)),
+                "geometry": Out(GeometryLayout(params.n, self.bits, windows=bool(params.windows))),
                 "illegal": Out(1),
                 "misplaced": Out(1),
             }
@@ -102,14 +98,15 @@ class Decoder(wiring.Component):
         m.d.sync += [taken.eq(self.capture), index.eq(self.index), word.eq(self.word)]
 
         opcode = Mux(index == 0, word[:4], f.opcode)
-        has = bool(self.params.momentum_bits)
-        masks = Array(Const(allowed(code, w, velocities=has), 32) for code in range(16) for w in range(WORDS))
-        known = Array(Const(code in _CODES, 1) for code in range(16))
+        core = self.params
+        masks = Array(Const(allowed(code, w, core), 32) for code in range(16) for w in range(WORDS))
+        known = Array(Const(code in core.opcodes, 1) for code in range(16))
+        read = {name for code in core.opcodes for name in fields(code, core)}
         with m.If(taken), m.Switch(index):
             for w in range(WORDS):
                 with m.Case(w):
                     for name, field in FIELDS.items():
-                        if field.word == w:
+                        if field.word == w and name in read:
                             value = word[field.lsb : field.lsb + field.width]
                             m.d.sync += f[name].eq(self._extent(name, word) if name in EXTENTS else value)
         # Three cycles to look up which bits may be set, two of them a block RAM's; two to look at those that are.
@@ -168,8 +165,7 @@ class Decoder(wiring.Component):
     def _unfit(self, m: Module) -> Any:
         """Values that no instruction, or none on this core, has."""
         f, params = self.fields, self.params
-        is_op = {op: Signal(name=f"is_{op.name.lower()}") for op in Opcode}
-        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
+        is_op = {op: passes.flag(m, f.opcode, f"is_{op.name.lower()}", op, has=params.opcodes) for op in Opcode}
         constant = Signal()
         m.d.sync += constant.eq(f.constant != 0)
         to_act, to_err, to_wgt = Signal(), Signal(), Signal()

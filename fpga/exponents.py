@@ -21,7 +21,7 @@ from insitu.arch.numbers import (
 )
 from insitu.fpga import passes
 from insitu.fpga.common import FieldsLayout, bit_length, clamped, delay, register
-from insitu.fpga.passes import among
+from insitu.fpga.passes import among, flag
 
 
 class ScaleRegisters(wiring.Component):
@@ -91,8 +91,11 @@ class Exponents(wiring.Component):
 
     SETTLE = 10
 
-    def __init__(self, activation_bits: int, spread_bits: int, count: int, *, velocities: bool = False) -> None:
-        self.activation_bits, self.spread_bits, self.velocities = activation_bits, spread_bits, velocities
+    def __init__(
+        self, activation_bits: int, spread_bits: int, count: int, *, velocities: bool = False, vector: bool = True
+    ) -> None:
+        self.activation_bits, self.spread_bits = activation_bits, spread_bits
+        self.velocities, self.vector = velocities, vector
         super().__init__(
             {
                 "fields": In(FieldsLayout),
@@ -135,17 +138,18 @@ class Exponents(wiring.Component):
         if self.velocities:
             below, most = f.velocity_fraction, register(6, name="most")
             m.d.sync += most.eq(UPDATE_SHIFT_MAX - Mux(below > 0, below[:4], 0))
-        is_forward, is_loss, is_add, partial = Signal(), Signal(), Signal(), Signal(signed(11))
+        is_forward, is_loss, partial = Signal(), Signal(), Signal(signed(11))
         weighted, constant = Signal(), Signal()
         weight_shift, other = Signal(5), Signal(signed(8))
-        from_a = self._align(m, sa, sb)
+        is_add, from_a = flag(m, f.opcode, "is_add", *((Opcode.ADD,) if self.vector else ())), Const(0, 1)
+        if self.vector:
+            from_a = self._align(m, sa, sb)
         source, update, bias, scaling = (
             Signal(signed(11), name=name) for name in ("source", "update", "bias_shift", "scaling")
         )
         m.d.sync += [
             is_forward.eq(among(f.opcode, passes.TO_OUTPUT)),
             is_loss.eq(f.opcode == Opcode.LOSS),
-            is_add.eq(f.opcode == Opcode.ADD),
             weighted.eq(among(f.opcode, passes.WEIGHTED)),
             constant.eq(f.constant != 0),
             weight_shift.eq(Mux(weighted, f.weight_shift, 0)),

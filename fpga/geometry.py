@@ -73,15 +73,17 @@ class GeometryLayout(data.StructLayout):
     has several taps. group, grouped: words of a tap's weights, and of all taps', from tap to tap if these are rows;
     taps_turn: taps modulo N. a: of A's pixels; b: of B's pixels or
     taps; d: of D's pixels in UNPOOL. tap_*, place_*: where a walk begins: with this tap (in UPDATE this map pixel) and
-    this map pixel (in BACKWARD and UPDATE this output pixel).
+    this map pixel (in BACKWARD and UPDATE this output pixel). Without windows the first two are all.
     """
 
-    def __init__(self, n: int, bits: int) -> None:
+    def __init__(self, n: int, bits: int, *, windows: bool = True) -> None:
         stride = StrideLayout(n, bits)
+        plain = {"matrix": ShapeLayout(windows=windows), "span": unsigned(16)}
         super().__init__(
-            {
-                "matrix": ShapeLayout(),
-                "span": unsigned(16),
+            plain
+            if not windows
+            else {
+                **plain,
                 "several": unsigned(1),
                 "group": unsigned(bits),
                 "grouped": unsigned(bits),
@@ -111,72 +113,49 @@ class Geometry(wiring.Component):
                 "first": In(1),
                 "clear": In(1),
                 "misplaced": Out(1),
-                "o": Out(GeometryLayout(params.n, bits)),
+                "o": Out(GeometryLayout(params.n, bits, windows=bool(params.windows))),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         f, n = self.fields, self.params.n
-        log = n.bit_length() - 1
+        bits, log = self.bits, n.bit_length() - 1
         o = register(self.o.shape())
         m.d.comb += self.o.eq(o)
         # One bit wanders: which operation is begun.
         now = Signal(SETTLE)
         m.d.sync += now.eq(Mux(self.clear & ~self.first, 0, Cat(self.first, now[:-1])))
 
-        is_op = {op: register(name=f"is_{op.name.lower()}") for op in Opcode}
-        m.d.sync += [flag.eq(f.opcode == op) for op, flag in is_op.items()]
-        forward, backward, update = (is_op[op] for op in (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE))
-        unpool, kernel_update = is_op[Opcode.UNPOOL], is_op[Opcode.DW_UPDATE]
-        load, store = is_op[Opcode.LOAD], is_op[Opcode.STORE]
-        weighted, pools, moved = register(), register(), register()
-        # A, or D, is a map as large as the output; B is a kernel's rows; tiles are rows.
-        gives, takes, rowed, rowwise = register(), register(), register(), register()
-        m.d.sync += [
-            weighted.eq(among(f.opcode, passes.WEIGHTED)),
-            pools.eq(is_op[Opcode.POOL] | unpool),
-            moved.eq(load | store),
-            gives.eq(among(f.opcode, (*passes.TO_OUTPUT, Opcode.POOL))),
-            takes.eq(among(f.opcode, (*passes.TO_MAP, *passes.TO_TAPS, Opcode.UNPOOL))),
-            rowed.eq(among(f.opcode, passes.KERNEL_ROWS)),
-            rowwise.eq(among(f.opcode, passes.ROWWISE)),
-        ]
+        has, windows = self.params.opcodes, bool(self.params.windows)
 
-        # Rows of a pixel, columns of a group of weights, and what is walked.
-        samples, grouped_cols = Signal(16), register(16)
-        apart = register()
+        def kind(name: str, *codes: Opcode) -> Any:
+            return passes.flag(m, f.opcode, name, *codes, has=has)
+
+        forward, backward, update = (kind(f"is_{op.name.lower()}", op) for op in passes.PRODUCTS)
+        moved, kernel_update = kind("moved", Opcode.LOAD, Opcode.STORE), kind("kernel_update", Opcode.DW_UPDATE)
+        # B is weights, or a kernel's rows; A, or D, is a map as large as the output; tiles are rows.
+        weighted, rowed = kind("weighted", *passes.WEIGHTED), kind("rowed", *passes.KERNEL_ROWS)
+        gives = kind("gives", *passes.TO_OUTPUT, Opcode.POOL)
+        takes = kind("takes", *passes.TO_MAP, *passes.TO_TAPS, Opcode.UNPOOL)
+        rowwise = kind("rowwise", *passes.ROWWISE)
+
+        # Rows of a pixel, columns of a group of weights and its words, and what is walked.
+        samples, grouped_cols, group = Signal(16), register(16), o.group if windows else register(bits)
+        apart = register() if windows else Const(0, 1)
+        taps, kernel_rows = register(16) if windows else Const(1, 1), register(16)
         m.d.comb += samples.eq(Mux(update, f.depth, f.rows))
         m.d.sync += [
-            o.several.eq((f.kernel_height != 1) | (f.kernel_width != 1)),
-            apart.eq(f.bias & o.several),
             grouped_cols.eq(Mux(forward, f.depth, f.cols) - apart),
-            o.group.eq(Mux(rowed, f.b_pitch, (grouped_cols + (n - 1)) >> log)),
-            o.span.eq(Mux(rowwise, 1, Mux(forward, grouped_cols, Mux(kernel_update, f.rows, f.depth)))),
-        ]
-        map_pixels, out_pixels, taps, kernel_rows = register(16), register(16), register(16), register(16)
-        mapped, given, grouped = register(SIZE_BITS), register(SIZE_BITS), register(SIZE_BITS)
-        in_groups = update | moved
-        to_map = register()
-        m.d.sync += to_map.eq(among(f.opcode, (*passes.TO_MAP, Opcode.UNPOOL)))
-        m.d.sync += [
+            group.eq(Mux(rowed, f.b_pitch, (grouped_cols + (n - 1)) >> log)),
             kernel_rows.eq(taps + f.bias),
+            o.span.eq(Mux(rowwise, 1, Mux(forward, grouped_cols, Mux(kernel_update, f.rows, f.depth)))),
             o.matrix.rows.eq(Mux(kernel_update, kernel_rows, f.rows)),
-            o.matrix.cols.eq(Mux(in_groups, grouped_cols, f.cols)),
-            o.matrix.groups.eq(Mux(in_groups, taps, 1)),
-            o.matrix.tail.eq(in_groups & apart),
-            o.matrix.pixels.eq(Mux(gives, out_pixels, Mux(to_map | moved, map_pixels, 1))),
-            o.grouped.eq(grouped),
-            o.taps_turn.eq(taps),
+            o.matrix.cols.eq(Mux(update | moved, grouped_cols, f.cols)),
         ]
-        self._begin(m, o)
 
-        # The multiplier: operands, product, result.
-        bits = self.bits
-        x, y, product = register(SIZE_BITS), register(16), register(SIZE_BITS + 16)
-        low, high = register(32), register(SIZE_BITS)
-        m.d.sync += [low.eq(x[:16] * y), high.eq(x[16:] * y), product.eq(low + (high << 16))]
-        # Rows of B and D that are not those of a map.
+        # What is multiplied: the rows of each operand by its pitch. Those of B and D may be none of a map's.
+        mapped, given, grouped = register(SIZE_BITS), register(SIZE_BITS), register(SIZE_BITS)
         b_apart, d_apart, b_rows, d_rows = register(), register(), register(16), register(16)
         m.d.sync += [
             b_apart.eq(weighted | f.broadcast),
@@ -184,51 +163,57 @@ class Geometry(wiring.Component):
             d_apart.eq(update | kernel_update),
             d_rows.eq(Mux(update, f.rows, kernel_rows)),
         ]
-        a_wide = Mux(gives, f.map_width, f.out_width)
-        b_wide = Mux(weighted, f.kernel_width, f.map_width)
-        b_pixel = Mux(weighted, o.group, o.b.pixel.address)
         rows = {
             "a": Mux(takes, given, mapped),
             "b": Mux(b_apart, b_rows, mapped),
             "d": Mux(gives, given, Mux(d_apart, d_rows, mapped)),
             "m": Mux(gives, given, mapped),
         }
-        begins = {
-            **{f"a_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"place_{axis}"]) for axis, size in _AXES},
-            **{f"b_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"tap_{axis}"]) for axis, size in _AXES},
-            **{f"d_{axis}": f[f"kernel_{size}"] for axis, size in _AXES},
-        }
-        row_of = {"a": o.a.row.address, "b": o.b.row.address, "d": o.d.row.address}
-        pixel_of = {"a": o.a.pixel.address, "b": b_pixel, "d": o.d.pixel.address}
-        wide_of = {"a": a_wide, "b": b_wide, "d": f.map_width}
-        factors: dict[str, tuple[Any, Any]] = {
-            "map_pixels": (f.map_height, f.map_width),
-            "out_pixels": (f.out_height, f.out_width),
-            "taps": (f.kernel_height, f.kernel_width),
-            "mapped": (map_pixels, samples),
-            "given": (out_pixels, samples),
-            "grouped": (o.group, taps),
-            **{f"extent_{p}": (rows[p], f[f"{p}_pitch"]) for p in "abdm"},
-            **{f"{p}_pixel": (f[f"{p}_pitch"], samples) for p in "abd"},
-            **{f"{p}_row": (pixel_of[p], wide_of[p]) for p in "abd"},
-            **{f"{p}_down": (row_of[p], begins[f"{p}_down"]) for p in "abd"},
-            **{f"{p}_across": (pixel_of[p], begins[f"{p}_across"]) for p in "abd"},
-        }
-        size = Mux(product[SIZE_BITS:].any(), (1 << SIZE_BITS) - 1, product[:SIZE_BITS])
-        word = product[:bits]
-        results: dict[str, Any] = {
-            "map_pixels": map_pixels.eq(product),
-            "out_pixels": out_pixels.eq(product),
-            "taps": taps.eq(product),
-            "mapped": mapped.eq(size),
-            "given": given.eq(size),
-            "grouped": grouped.eq(size),
-            **{
-                f"{p}_{what}": o[p][what].address.eq(word) for p in "abd" for what in ("pixel", "row", "down", "across")
-            },
-        }
+        factors: dict[str, tuple[Any, Any]] = {f"extent_{p}": (rows[p], f[f"{p}_pitch"]) for p in "abdm"}
+        product, results = register(SIZE_BITS + 16), dict[str, Any]()
+        if windows:
+            m.d.sync += [
+                o.several.eq((f.kernel_height != 1) | (f.kernel_width != 1)),
+                apart.eq(f.bias & o.several),
+                o.grouped.eq(grouped),
+                o.taps_turn.eq(taps),
+            ]
+            map_pixels, out_pixels, to_map = register(16), register(16), kind("to_map", *passes.TO_MAP, Opcode.UNPOOL)
+            m.d.sync += [
+                o.matrix.groups.eq(Mux(update | moved, taps, 1)),
+                o.matrix.tail.eq((update | moved) & apart),
+                o.matrix.pixels.eq(Mux(gives, out_pixels, Mux(to_map | moved, map_pixels, 1))),
+            ]
+            self._begin(m, o)
+            size = Mux(product[SIZE_BITS:].any(), (1 << SIZE_BITS) - 1, product[:SIZE_BITS])
+            factors |= {
+                "map_pixels": (f.map_height, f.map_width),
+                "out_pixels": (f.out_height, f.out_width),
+                "taps": (f.kernel_height, f.kernel_width),
+                "mapped": (map_pixels, samples),
+                "given": (out_pixels, samples),
+                "grouped": (group, taps),
+            }
+            results |= {
+                "map_pixels": map_pixels.eq(product),
+                "out_pixels": out_pixels.eq(product),
+                "taps": taps.eq(product),
+                "mapped": mapped.eq(size),
+                "given": given.eq(size),
+                "grouped": grouped.eq(size),
+            }
+            strides = self._strides(m, o, samples, gives=gives, weighted=weighted, rowed=rowed)
+            factors |= strides
+            results |= {name: _stride(o, name).eq(product) for name in strides}
+        else:
+            m.d.sync += [mapped.eq(samples), given.eq(samples), grouped.eq(group)]
+
+        # The multiplier: operands, product, result.
+        x, y = register(SIZE_BITS), register(16)
+        low, high = register(32), register(SIZE_BITS)
+        m.d.sync += [low.eq(x[:16] * y), high.eq(x[16:] * y), product.eq(low + (high << 16))]
         chosen: tuple[list[Any], list[Any]] = ([], [])
-        names = list(TIMES)
+        names = [name for name in TIMES if name in factors]
         for k in range(0, len(names), CHOICE):
             for side, (part, width) in enumerate((("x", SIZE_BITS), ("y", 16))):
                 some = register(width, name=f"{part}_{k}")
@@ -239,23 +224,47 @@ class Geometry(wiring.Component):
         for name, result in results.items():
             with m.If(now[TIMES[name] + LATENCY - 1]):
                 m.d.sync += result
-        # B of FORWARD and BACKWARD is taps, how far it is between which is known without a product.
-        with m.If(now[TIMES["b_row"]] & weighted):
-            m.d.sync += o.b.pixel.address.eq(o.group)
+        if windows:
+            # B of FORWARD and BACKWARD is taps, how far it is between which is known without a product.
+            with m.If(now[TIMES["b_row"]] & weighted):
+                m.d.sync += o.b.pixel.address.eq(group)
+        self._place(m, now, x, product, grouped, apart, grouped_cols)
+        return m
 
-        # Rows modulo N; taps have none, or are rows.
-        turn = samples[:log]
+    def _strides(
+        self, m: Module, o: Any, samples: Any, *, gives: Any, weighted: Any, rowed: Any
+    ) -> dict[str, tuple[Any, Any]]:
+        """How far it is from pixel to pixel: products of words, and rows modulo N."""
+        f, log = self.fields, self.params.n.bit_length() - 1
+        pools = passes.flag(m, f.opcode, "pools", *passes.POOLS)
+        begins = {
+            **{f"a_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"place_{axis}"]) for axis, size in _AXES},
+            **{f"b_{axis}": Mux(pools, f[f"kernel_{size}"], o[f"tap_{axis}"]) for axis, size in _AXES},
+            **{f"d_{axis}": f[f"kernel_{size}"] for axis, size in _AXES},
+        }
+        wide_of = {
+            "a": Mux(gives, f.map_width, f.out_width),
+            "b": Mux(weighted, f.kernel_width, f.map_width),
+            "d": f.map_width,
+        }
+        factors: dict[str, tuple[Any, Any]] = {}
         for p in "abd":
-            stride = o[p]
-            still = Const(0, 1) if p == "a" else weighted
+            # Taps have no rows, or are rows.
+            stride, still = o[p], Const(0, 1) if p == "a" else weighted
+            pixel = Mux(weighted, o.group, o.b.pixel.address) if p == "b" else stride.pixel.address
             m.d.sync += [
-                stride.pixel.turn.eq(Mux(still, rowed, turn)),
+                stride.pixel.turn.eq(Mux(still, rowed, samples[:log])),
                 stride.row.turn.eq(_times(stride.pixel.turn, wide_of[p][:log])),
                 stride.down.turn.eq(_times(stride.row.turn, begins[f"{p}_down"][:log])),
                 stride.across.turn.eq(_times(stride.pixel.turn, begins[f"{p}_across"][:log])),
             ]
-        self._place(m, now, x, product, grouped, apart, grouped_cols)
-        return m
+            factors |= {
+                f"{p}_pixel": (f[f"{p}_pitch"], samples),
+                f"{p}_row": (pixel, wide_of[p]),
+                f"{p}_down": (stride.row.address, begins[f"{p}_down"]),
+                f"{p}_across": (pixel, begins[f"{p}_across"]),
+            }
+        return factors
 
     def _begin(self, m: Module, o: Any) -> None:
         """Where the first pixel of a walk begins: FORWARD with tap `pad` and map pixel 0, or the tap 0 and map pixel 0;
@@ -395,6 +404,12 @@ class Geometry(wiring.Component):
 
 
 _AXES = (("down", "height"), ("across", "width"))
+
+
+def _stride(o: Any, name: str) -> Any:
+    """The stride that a product is: of a_row o.a.row."""
+    operand, what = name.split("_")
+    return o[operand][what].address
 
 
 def _times(x: Value, y: Value) -> Value:

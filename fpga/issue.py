@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from amaranth import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from insitu.arch.isa import POOLS, Opcode
 from insitu.fpga.common import FieldsLayout, register
 from insitu.fpga.tiles import ShapeLayout, TileCounter
 from insitu.fpga.window import Modes, PlaceLayout, SegmentLayout
@@ -33,16 +35,17 @@ class Issue(wiring.Component):
     tile before), where a tile is a row max(K, 1). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
-    N columns. Row access else: one pitch further every step.
+    N columns. Row access else: one pitch further every step. has: the passes that the core has.
     """
 
-    def __init__(self, n: int, bits: int) -> None:
-        self.n, self.bits = n, bits
+    def __init__(self, n: int, bits: int, has: Collection[Opcode] = tuple(Opcode)) -> None:
+        self.n, self.bits, self.has = n, bits, has
+        self.windows = not set(POOLS).isdisjoint(has)
         super().__init__(
             {
                 "start": In(1),
                 "fields": In(FieldsLayout),
-                "shape": In(ShapeLayout()),
+                "shape": In(ShapeLayout(windows=self.windows)),
                 "span": In(16),
                 "segment": In(SegmentLayout(n, bits)),
                 "valid": In(1),
@@ -55,8 +58,8 @@ class Issue(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, bits, f, segment = self.n, self.bits, self.fields, self.segment
-        mode = Modes(m, f.opcode)
-        m.submodules.tiles = tiles = TileCounter(n)
+        mode = Modes(m, f.opcode, self.has)
+        m.submodules.tiles = tiles = TileCounter(n, windows=self.windows)
         # Static while an instruction runs: how far it is to the next step, and to the one after a word's last row.
         a_column, b_column, single, product = register(), register(), register(), mode.product
         a_on, a_around, b_on, b_around = (

@@ -46,7 +46,7 @@ class Operands(wiring.Component):
         super().__init__(
             {
                 "fields": In(FieldsLayout),
-                "shape": In(ShapeLayout()),
+                "shape": In(ShapeLayout(windows=bool(params.windows))),
                 "bias": In(params.activation_bits),
                 "start": In(1),
                 "valid": In(1),
@@ -106,7 +106,7 @@ class Operands(wiring.Component):
                 self.t[k].eq(b_lanes.o[k]),
             ]
 
-        m.submodules.tiles = tiles = TileCounter(n)
+        m.submodules.tiles = tiles = TileCounter(n, windows=bool(self.params.windows))
         m.d.comb += [
             tiles.start.eq(self.start),
             tiles.shape.eq(self.shape),

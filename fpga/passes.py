@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from amaranth import Cat, Module, Value
+from amaranth import Cat, Const, Module, Value
 
 from insitu.arch import isa
 from insitu.arch.isa import Opcode
@@ -13,7 +13,7 @@ from insitu.fpga.common import register
 
 #: Products of the array.
 PRODUCTS = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
-POOLS = (Opcode.POOL, Opcode.UNPOOL)
+POOLS = isa.POOLS
 #: Depthwise passes that read a kernel's rows.
 KERNEL_ROWS = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD)
 #: What goes from a map to the same map, and what goes through two maps side by side.
@@ -21,7 +21,7 @@ SAME_MAP = (Opcode.ADD, Opcode.MULTIPLY, Opcode.LOOKUP)
 PAIRED = (Opcode.ADD, Opcode.MULTIPLY, Opcode.REDUCE)
 #: The vector unit's sums, and all that it does.
 SUMS = isa.VECTOR
-VECTOR = (*SUMS, Opcode.LOOKUP)
+VECTOR = isa.VECTOR_UNIT
 #: How a window is walked: output pixels that take taps, map pixels that take taps, taps that take pixels.
 TO_OUTPUT = (Opcode.FORWARD, Opcode.DW_FORWARD, Opcode.REDUCE, *SAME_MAP)
 TO_MAP = (Opcode.BACKWARD, Opcode.DW_BACKWARD)
@@ -44,8 +44,11 @@ def among(opcode: Any, codes: Iterable[Opcode]) -> Value:
     return Cat(opcode == code for code in codes).any()
 
 
-def flag(m: Module, opcode: Any, name: str, *codes: Opcode) -> Any:
-    """The same as a register of a module."""
+def flag(m: Module, opcode: Any, name: str, *codes: Opcode, has: Collection[Opcode] = tuple(Opcode)) -> Any:
+    """The same as a register of a module; 0 where a core has none of them."""
+    codes = tuple(code for code in codes if code in has)
+    if not codes:
+        return Const(0, 1)
     found = register(name=name)
     m.d.sync += found.eq(among(opcode, codes))
     return found

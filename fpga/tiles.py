@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -58,10 +58,12 @@ class Extent(wiring.Component):
 
 class ShapeLayout(data.StructLayout):
     """A matrix as it is walked: rows, those of one pixel, `pixels` times; columns in `groups` groups of `cols`, then
-    one of a single column where there is a `tail`. All but `tail` are 1 or more."""
+    one of a single column where there is a `tail`. All but `tail` are 1 or more. Without windows there is one pixel and
+    one group."""
 
-    def __init__(self) -> None:
-        super().__init__({"rows": 16, "pixels": 16, "cols": 16, "groups": 16, "tail": 1})
+    def __init__(self, *, windows: bool = True) -> None:
+        plain = {"rows": 16, "cols": 16}
+        super().__init__(plain | {"pixels": 16, "groups": 16, "tail": 1} if windows else plain)
 
 
 class Loop:
@@ -92,15 +94,31 @@ class Loop:
         return [self._left.eq(self._left - 1), self.last.eq(self.ends_next)]
 
 
+class Once:
+    """A loop of one round."""
+
+    single, last, ends_next = Const(1, 1), Const(1, 1), Const(0, 1)
+
+    def first(self) -> list[Any]:
+        return []
+
+    next = first
+
+
+def pixels(m: Module, shape: Any, *, windows: bool) -> Loop | Once:
+    """The loop over a shape's pixels."""
+    return Loop(m, shape.pixels, "pixel") if windows else Once()
+
+
 class Columns:
     """The columns of tiles of a shape in a module: groups outermost, in them blocks of columns; the tail last."""
 
-    def __init__(self, m: Module, n: int, shape: Any) -> None:
+    def __init__(self, m: Module, n: int, shape: Any, *, windows: bool) -> None:
         m.submodules.cols = self.extent = Extent(n)
         m.d.comb += self.extent.size.eq(shape.cols)
-        self._n, self._shape = n, shape
+        self._tail = shape.tail if windows else Const(0, 1)
         self._block = Loop(m, self.extent.blocks, "block", self.extent.single)
-        self._group = Loop(m, shape.groups, "group")
+        self._group = Loop(m, shape.groups, "group") if windows else Once()
         self._in_tail = register(name="in_tail")
         #: This is the last column of tiles.
         self.last = register(name="cols_last")
@@ -108,22 +126,22 @@ class Columns:
         ragged = self._block.last
         self.lanes = Mux(self._in_tail, 1, self.extent.lanes | ~ragged.replicate(n))
         self.count = Mux(self._in_tail, 1, Mux(ragged, self.extent.count, n))
-        self.final = Mux(self._in_tail, 1, self.extent.final & (ragged & ~shape.tail).replicate(n))
+        self.final = Mux(self._in_tail, 1, self.extent.final & (ragged & ~self._tail).replicate(n))
 
     def first(self) -> list[Any]:
         """Begin."""
-        only = self._block.single & self._group.single & ~self._shape.tail
+        only = self._block.single & self._group.single & ~self._tail
         return [*self._block.first(), *self._group.first(), self._in_tail.eq(0), self.last.eq(only)]
 
     def step(self, m: Module) -> None:
         """Go to the next column of tiles; from the last to the first."""
         block, group = self._block, self._group
         with m.If(~block.last):
-            m.d.sync += [*block.next(), self.last.eq(block.ends_next & group.last & ~self._shape.tail)]
+            m.d.sync += [*block.next(), self.last.eq(block.ends_next & group.last & ~self._tail)]
         with m.Elif(~group.last):
-            only = block.single & group.ends_next & ~self._shape.tail
+            only = block.single & group.ends_next & ~self._tail
             m.d.sync += [*block.first(), *group.next(), self.last.eq(only)]
-        with m.Elif(self._shape.tail & ~self._in_tail):
+        with m.Elif(self._tail & ~self._in_tail):
             m.d.sync += [self._in_tail.eq(1), self.last.eq(1)]
         with m.Else():
             m.d.sync += self.first()
@@ -138,12 +156,12 @@ class TileCounter(wiring.Component):
     it.
     """
 
-    def __init__(self, n: int) -> None:
-        self.n = n
+    def __init__(self, n: int, *, windows: bool = True) -> None:
+        self.n, self.windows = n, windows
         super().__init__(
             {
                 "start": In(1),
-                "shape": In(ShapeLayout()),
+                "shape": In(ShapeLayout(windows=windows)),
                 "step": In(1),
                 "count": Out(range(n + 1)),
                 "row_lanes": Out(n),
@@ -160,8 +178,8 @@ class TileCounter(wiring.Component):
         n = self.n
         m.submodules.rows = rows = Extent(n)
         m.d.comb += rows.size.eq(self.shape.rows)
-        down, pixel = Loop(m, rows.blocks, "down", rows.single), Loop(m, self.shape.pixels, "pixel")
-        columns = Columns(m, n, self.shape)
+        down, pixel = Loop(m, rows.blocks, "down", rows.single), pixels(m, self.shape, windows=self.windows)
+        columns = Columns(m, n, self.shape, windows=self.windows)
         with m.If(self.start):
             m.d.sync += [*down.first(), *pixel.first(), *columns.first()]
         with m.Elif(self.step & ~down.last):
@@ -195,14 +213,14 @@ class RowWalker(wiring.Component):
     matrix.
     """
 
-    def __init__(self, n: int, bits: int) -> None:
-        self.n, self.bits = n, bits
+    def __init__(self, n: int, bits: int, *, windows: bool = True) -> None:
+        self.n, self.bits, self.windows = n, bits, windows
         super().__init__(
             {
                 "start": In(1),
                 "base": In(bits),
                 "pitch": In(12),
-                "shape": In(ShapeLayout()),
+                "shape": In(ShapeLayout(windows=windows)),
                 "by_rows": In(1),
                 "singly": In(1),
                 "go": In(1),
@@ -218,8 +236,8 @@ class RowWalker(wiring.Component):
         m = Module()
         n, by_rows = self.n, self.by_rows
         log = n.bit_length() - 1
-        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
-        columns = Columns(m, n, self.shape)
+        sample, pixel = Loop(m, self.shape.rows, "sample"), pixels(m, self.shape, windows=self.windows)
+        columns = Columns(m, n, self.shape, windows=self.windows)
         address, row, in_tile = register(self.bits), register(log), register(log)
         last_row = sample.last & pixel.last
         m.d.comb += [

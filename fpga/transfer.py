@@ -17,7 +17,7 @@ from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.passes import among
 from insitu.fpga.rotate import Rotator
-from insitu.fpga.tiles import Columns, Loop, ShapeLayout
+from insitu.fpga.tiles import Columns, Loop, ShapeLayout, pixels
 
 #: From a row's lanes to its words at the memories: a register, to banks, less the decrement, fit.
 WRITE_LATENCY = 1 + Rotator.LATENCY + 1 + Fit.LATENCY
@@ -36,14 +36,15 @@ class BeatCounter(wiring.Component):
     """The beats of LOAD and STORE. shape: from Extent.SETTLE cycles before `start` on. more: from the cycle after
     `start` on until `step` was set once a beat."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        super().__init__({"start": In(1), "shape": In(ShapeLayout()), "step": In(1), "more": Out(1)})
+    def __init__(self, n: int, *, windows: bool = True) -> None:
+        self.n, self.windows = n, windows
+        shape = ShapeLayout(windows=windows)
+        super().__init__({"start": In(1), "shape": In(shape), "step": In(1), "more": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        sample, pixel = Loop(m, self.shape.rows, "sample"), Loop(m, self.shape.pixels, "pixel")
-        columns = Columns(m, self.n, self.shape)
+        sample, pixel = Loop(m, self.shape.rows, "sample"), pixels(m, self.shape, windows=self.windows)
+        columns = Columns(m, self.n, self.shape, windows=self.windows)
         with m.If(self.start):
             m.d.sync += [*sample.first(), *pixel.first(), *columns.first(), self.more.eq(1)]
         with m.Elif(self.step):

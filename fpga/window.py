@@ -6,6 +6,7 @@ UPDATE) that meet something are a run, whose beginning and length follow from th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from amaranth import Module, Mux, Signal, Value, signed, unsigned
@@ -55,11 +56,11 @@ def _sum(*places: Any) -> tuple[Value, Value]:
 
 
 class Modes:
-    """How a pass goes over its window, as registers of a module."""
+    """How a pass goes over its window, as registers of a module; constants where a core `has` none of such passes."""
 
-    def __init__(self, m: Module, opcode: Any) -> None:
+    def __init__(self, m: Module, opcode: Any, has: Collection[Opcode] = tuple(Opcode)) -> None:
         def flag(name: str, *codes: Opcode) -> Any:
-            return passes.flag(m, opcode, name, *codes)
+            return passes.flag(m, opcode, name, *codes, has=has)
 
         self.forward, self.backward = flag("forward", *passes.TO_OUTPUT), flag("backward", *passes.TO_MAP)
         self.update = flag("update", *passes.TO_TAPS)
@@ -94,8 +95,8 @@ class Axis(wiring.Component):
 
     SETTLE = 1
 
-    def __init__(self, n: int, bits: int, *, down: bool) -> None:
-        self.n, self.bits = n, bits
+    def __init__(self, n: int, bits: int, *, down: bool, has: Collection[Opcode] = tuple(Opcode)) -> None:
+        self.n, self.bits, self.has = n, bits, has
         self.axis, self.size, self.unit = ("down", "height", "row") if down else ("across", "width", "pixel")
         place = PlaceLayout(n, bits)
         super().__init__(
@@ -114,7 +115,7 @@ class Axis(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        f, g, mode = self.fields, self.geometry, Modes(m, self.fields.opcode)
+        f, g, mode = self.fields, self.geometry, Modes(m, self.fields.opcode, self.has)
         forward, update, unpool, pools = mode.forward, mode.update, mode.unpool, mode.pools
         kernel, mapped, given = (f[f"{what}_{self.size}"] for what in ("kernel", "map", "out"))
         # From a pixel of the same map to the next B goes on as A does.
@@ -257,8 +258,8 @@ class WindowWalker(wiring.Component):
     DEPTH = 17
     ENOUGH = 8
 
-    def __init__(self, n: int, bits: int) -> None:
-        self.n, self.bits = n, bits
+    def __init__(self, n: int, bits: int, has: Collection[Opcode] = tuple(Opcode)) -> None:
+        self.n, self.bits, self.has = n, bits, has
         super().__init__(
             {
                 "fields": In(FieldsLayout),
@@ -274,7 +275,7 @@ class WindowWalker(wiring.Component):
         m = Module()
         n, bits, f, g = self.n, self.bits, self.fields, self.geometry
         log = n.bit_length() - 1
-        mode = Modes(m, f.opcode)
+        mode = Modes(m, f.opcode, self.has)
         forward, update, unpool = mode.forward, mode.update, mode.unpool
         place = PlaceLayout(n, bits)
         room, tile_room, take = register(), register(), Signal()
@@ -286,8 +287,8 @@ class WindowWalker(wiring.Component):
         tiles_down = register(16)
         m.d.sync += tiles_down.eq(Mux(mode.rowwise, f.rows, Mux(mode.kernel_update, 1, rows.blocks)))
         down, across = Loop(m, tiles_down, "tile"), Loop(m, cols.blocks, "block", cols.single)
-        m.submodules.axis_down = y = Axis(n, bits, down=True)
-        m.submodules.axis_across = x = Axis(n, bits, down=False)
+        m.submodules.axis_down = y = Axis(n, bits, down=True, has=self.has)
+        m.submodules.axis_across = x = Axis(n, bits, down=False, has=self.has)
         active, in_tail, step = Signal(), register(), Signal()
         m.d.comb += step.eq(active & tile_room)
         sided, inner_blocks, tailed, to_next_block = register(), register(), register(), register()

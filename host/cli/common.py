@@ -33,7 +33,7 @@ Format = Annotated[
     ),
 ]
 Exponents = Annotated[str, typer.Option(help="Exponents of activations, errors, gradients: static, delayed or exact.")]
-Core = Annotated[str, typer.Option(help="A preset (tiny4, edge8, edge16, wide32), fields (`n=16`), or both.")]
+Core = Annotated[str, typer.Option(help="A preset (tiny4, edge8, dense8, edge16, wide32), fields (`n=16`), or both.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of everything random.")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples in a training step.")]
 Momentum = Annotated[float, typer.Option(min=0, help="What is kept of a step for the next one, below 1.")]

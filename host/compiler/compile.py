@@ -19,11 +19,11 @@ from insitu.arch.optimizer import Optimizer
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
-from insitu.host.compiler import emit, rate
+from insitu.host.compiler import emit, rate, units
 from insitu.host.compiler.allocate import MemoryTooSmall
 from insitu.host.compiler.calibrate import check_same, measure
 from insitu.host.compiler.graph import Graph, Pool, Table
-from insitu.host.compiler.lower import activation
+from insitu.host.compiler.lower import Lowering, activation
 from insitu.host.compiler.plan import Plan
 from insitu.host.compiler.trace import trace
 from insitu.host.compiler.weights import Masters, Start
@@ -142,6 +142,10 @@ def _plans(graph: Graph, core: CoreParams, declaration: Declaration, batch: int,
     """The plans that fit: samples sent as they are, or as the patches that the first layer goes over. Raises
     CompileError where none does."""
     graphs = [g for g in (graph, graph.unfolded()) if g is not None]
+    lacking = [units.problems(Lowering(g, declaration, batch), core) for g in graphs]
+    if all(lacking):
+        raise CompileError(lacking[0])
+    graphs = [g for g, problem in zip(graphs, lacking, strict=True) if not problem]
     plans, problems = _fitting(graphs, core, declaration, batch, optimizer)
     if not plans:
         raise CompileError(f"{problems[0]}; {_remedy(graphs, core, declaration, batch)}")

@@ -40,11 +40,12 @@ def synthesise(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def features(core: CoreParams) -> npt.NDArray[np.float64]:
-    """What the area of a core is estimated from: log2 of the array's side, bits of each role, log2 of the memories."""
+    """What the area of a core is estimated from: log2 of the array's side, bits of each role, log2 of the memories, and
+    the units it has."""
     widths = [float(core.width(role)) for role in Role]
     # Velocities lie as deep as their masters.
-    depths = [np.log2(core.depth(m)) for m in Memory if m is not Memory.VEL]
-    return np.array([np.log2(core.n), *widths, *depths])
+    depths = [np.log2(max(1, core.depth(m))) for m in Memory if m is not Memory.VEL]
+    return np.array([np.log2(core.n), *widths, *depths, float(core.windows), float(core.vector)])
 
 
 def spread(cores: Sequence[CoreParams], count: int) -> list[CoreParams]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.arch.check import PlaceError, WidthError, check, check_apart
-from insitu.arch.isa import Instruction, Opcode
+from insitu.arch.check import PlaceError, UnitError, WidthError, check, check_apart
+from insitu.arch.isa import VECTOR_UNIT, Instruction, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from tests.reference.drawing import Case, on_any_core
@@ -101,6 +101,37 @@ def test_a_core_without_velocities() -> None:
         check(PASSES[Opcode.UPDATE], core)
     with pytest.raises(PlaceError, match="of VEL, which has 0"):
         check(Instruction(opcode=Opcode.LOAD, memory=Memory.VEL, rows=1, cols=1), core)
+
+
+POOL = Instruction(opcode=Opcode.POOL, rows=2, cols=3, a_pitch=1, d_pitch=1)
+PADDED = replace(PASSES[Opcode.FORWARD], pad_width=1)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "lacks"),
+    [
+        *((PASSES[opcode], ("windows", "vector")) for opcode in PASSES if opcode in VECTOR_UNIT),
+        (LOOKUP, ("windows", "vector")),
+        *((i, ("windows",)) for i in (POOL, PADDED)),
+        *((PASSES[opcode], ()) for opcode in PASSES if opcode not in VECTOR_UNIT),
+    ],
+    ids=lambda value: value.opcode.name if isinstance(value, Instruction) else None,
+)
+def test_a_core_without_units(instruction: Instruction, lacks: tuple[str, ...]) -> None:
+    check(instruction, CORE)
+    for core in (replace(CORE, vector=0), replace(CORE, windows=0, vector=0)):
+        units = [unit for unit in lacks if not getattr(core, unit)]
+        if units:
+            text = " and ".join(f"{unit}=0" for unit in units)
+            with pytest.raises(UnitError, match=f"^{instruction.opcode.name}: this core has {text}$"):
+                check(instruction, core)
+        else:
+            check(instruction, core)
+
+
+def test_a_core_without_tables_has_no_memory_of_them() -> None:
+    with pytest.raises(PlaceError, match="of TAB, which has 0"):
+        check(Instruction(opcode=Opcode.LOAD, memory=Memory.TAB, rows=1, cols=1), replace(CORE, vector=0))
 
 
 @pytest.mark.parametrize(

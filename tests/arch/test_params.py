@@ -12,6 +12,7 @@ from hypothesis import given
 
 from insitu.arch.declaration import WIDTHS, Declaration, Role, RoleFormat
 from insitu.arch.errors import ArchError
+from insitu.arch.isa import MOMENTUM_FIELDS, VECTOR_UNIT, WINDOW_FIELDS, Opcode
 from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, ARRAY_SIZES, DEPTH_MAX, PRESETS, CoreParams
 from tests.reference.drawing import cores
@@ -30,7 +31,7 @@ def test_the_hash_follows_its_rule(name: str) -> None:
     assert PRESETS[name].hash == documented_hash(PRESETS[name])
 
 
-@given(cores())
+@given(cores(whole=False))
 def test_the_hash_depends_on_values_alone(core: CoreParams) -> None:
     assert core.hash == documented_hash(core)
     assert CoreParams(**asdict(core)).hash == core.hash
@@ -41,6 +42,7 @@ def test_the_hash_depends_on_values_alone(core: CoreParams) -> None:
 def test_the_hash_differs_for_each_field(name: str) -> None:
     core = CoreParams()
     others = {"n": 16, "scales": 128, "momentum_bits": 16}
+    core = replace(core, vector=0) if name == "windows" else core
     other = replace(core, **{name: others.get(name, getattr(core, name) - 1)})
     assert other.hash != core.hash
 
@@ -50,7 +52,7 @@ def test_presets_differ() -> None:
     assert PRESETS["edge8"] == CoreParams()
 
 
-@given(cores())
+@given(cores(whole=False))
 def test_json_round_trip(core: CoreParams) -> None:
     assert CoreParams.from_json(json.loads(json.dumps(core.to_json()))) == core
 
@@ -110,7 +112,7 @@ def test_depths_have_both_ends(name: str, high: int) -> None:
             CoreParams(**{name: depth})
 
 
-@given(cores())
+@given(cores(whole=False))
 def test_streams_carry_every_memory(core: CoreParams) -> None:
     assert core.n in ARRAY_SIZES
     assert core.cells == core.n**2
@@ -118,13 +120,14 @@ def test_streams_carry_every_memory(core: CoreParams) -> None:
     assert words[Memory.ACT] == core.activation_bits
     assert words[Memory.ERR] >= max(core.error_bits, core.target_bits)
     assert words[Memory.WGT] == core.master_bits
-    assert words[Memory.TAB] == core.activation_bits
+    assert words.get(Memory.TAB) == (core.activation_bits if core.vector else None)
     assert core.lane_bits in (8, 16, 32)
     assert core.lane_bits >= max(words.values())
     assert core.lane_bits == 8 or core.lane_bits // 2 < max(words.values())
     assert core.stream_bits >= core.n * core.lane_bits
     assert core.stream_bits % 32 == 0
-    depths = [core.act_depth, core.err_depth, core.wgt_depth, core.tab_depth]
+    depths = [core.act_depth, core.err_depth, core.wgt_depth]
+    depths += [core.tab_depth] if core.vector else []
     depths += [core.wgt_depth] if core.momentum_bits else []
     assert [core.depth(m) for m in core.memories] == depths
     assert (Memory.VEL in core.memories) == (core.depth(Memory.VEL) > 0) == (core.word_bits(Memory.VEL) > 0)
@@ -148,7 +151,7 @@ def test_parse(text: str, expected: CoreParams) -> None:
 @pytest.mark.parametrize(
     ("text", "bad"),
     [
-        ("huge64", "'huge64'.*tiny4, edge8, edge16, wide32"),
+        ("huge64", "'huge64'.*tiny4, edge8, dense8, edge16, wide32"),
         ("", "core ''"),
         ("edge8,banks=3", "'banks'.*accumulator_bits"),
         ("edge8,n", "'n'"),
@@ -187,3 +190,32 @@ def test_a_core_for_a_declaration_has_just_its_widths() -> None:
         accumulator_bits=24,
         target_bits=3,
     )
+
+
+@pytest.mark.parametrize("name", ["windows", "vector"])
+@pytest.mark.parametrize("value", [-1, 2])
+def test_a_unit_is_there_or_not(name: str, value: int) -> None:
+    with pytest.raises(ArchError, match=rf"{name}={value}: a core has them \(1\) or has them not \(0\)"):
+        CoreParams(**{name: value})
+
+
+def test_the_vector_unit_goes_over_windows() -> None:
+    with pytest.raises(ArchError, match="vector=1 with windows=0"):
+        CoreParams(windows=0)
+
+
+def test_what_a_core_lacks_is_gone_and_nothing_else() -> None:
+    """Without windows: their fields, pools, the vector unit; without that: its passes and tables."""
+    whole, maps, products = CoreParams(momentum_bits=8), CoreParams(vector=0), PRESETS["dense8"]
+    assert whole.opcodes == tuple(Opcode)
+    assert set(whole.opcodes) - set(maps.opcodes) == set(VECTOR_UNIT)
+    assert set(maps.opcodes) - set(products.opcodes) == {Opcode.POOL, Opcode.UNPOOL}
+    assert Memory.TAB not in maps.memories
+    for opcode in products.opcodes:
+        of_whole, of_maps, left = (set(core.fields(opcode)) for core in (whole, maps, products))
+        assert of_whole - of_maps == set(MOMENTUM_FIELDS) & of_whole
+        assert of_maps - left == set(WINDOW_FIELDS) & of_maps
+    assert all(products.fields(opcode) == () for opcode in VECTOR_UNIT)
+    assert products.lacks(Opcode.ADD) == ("windows", "vector")
+    assert products.lacks(Opcode.FORWARD, "rows", "pad_width") == ("windows",)
+    assert products.lacks(Opcode.FORWARD, "rows") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ CORES = (
     CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90, tab_depth=40),
     CoreParams(n=8, weight_bits=5, master_bits=20, activation_bits=9, error_bits=3, act_depth=64, tab_depth=4096),
     CoreParams(n=4, momentum_bits=11, act_depth=40, err_depth=33, wgt_depth=50, tab_depth=40),
+    CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90, tab_depth=40, vector=0),
+    CoreParams(n=4, act_depth=61, err_depth=33, wgt_depth=90, tab_depth=40, windows=0, vector=0),
 )
 
 
@@ -29,7 +32,7 @@ def verdict(core: CoreParams, words: np.ndarray[Any, Any]) -> Error:
     """What the emulator says; `exact` is none of the core's."""
     try:
         instruction = Instruction.decode(words)
-        has = fields(instruction.opcode, velocities=bool(core.momentum_bits))
+        has = fields(instruction.opcode, core)
         if any(getattr(instruction, name) for name in FIELDS if name not in has):
             return Error.ILLEGAL
         check(instruction, core)
@@ -42,8 +45,10 @@ def verdict(core: CoreParams, words: np.ndarray[Any, Any]) -> Error:
 
 @st.composite
 def words(draw: st.DrawFn, core: CoreParams) -> np.ndarray[Any, Any]:
-    """Sixteen words: an instruction, with a few bits flipped or a field replaced, or anything."""
-    passes = [pass_instructions(core), vector_instructions(core)]
+    """Sixteen words: an instruction, of a unit that the core may lack too, with a few bits flipped or a field replaced,
+    or anything."""
+    core = draw(st.sampled_from([core, replace(core, windows=1, vector=1)]))
+    passes = [pass_instructions(core), *([vector_instructions(core)] if core.vector else [])]
     case = draw(st.one_of(*passes, *passes, moves(core)))
     instruction = draw(st.sampled_from([*case.instructions, Instruction(opcode=Opcode.HALT)]))
     out = instruction.encode().copy()

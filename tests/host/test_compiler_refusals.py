@@ -176,3 +176,40 @@ def test_the_smallest_rates_are_the_nearest() -> None:
 def test_rates_that_cannot_be(bad: float) -> None:
     with pytest.raises(CompileError, match=re.escape(repr(bad))):
         rate.encode(bad)
+
+
+IMAGES = np.resize(CALIBRATION, (8, 1, 4, 4))
+
+
+def small_cnn(*parts: nn.Module) -> nn.Module:
+    """Over samples of one channel of 4 x 4 pixels."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3), *parts, nn.Flatten(), nn.LazyLinear(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("module", "lacks", "message"),
+    [
+        (
+            small_cnn(nn.ReLU(), nn.MaxPool2d(2)),
+            {"windows": 0, "vector": 0},
+            "layer '0' takes windows=1; layer '2' takes windows=1: this core has windows=0",
+        ),
+        (
+            small_cnn(nn.Tanh(), nn.MaxPool2d(2)),
+            {"windows": 0, "vector": 0},
+            "layer '0' takes windows=1; layer '1' takes windows=1 and vector=1; layer '2' takes windows=1: "
+            "this core has windows=0 and vector=0",
+        ),
+        (small_cnn(nn.Tanh()), {"vector": 0}, "layer '1' takes vector=1: this core has vector=0"),
+    ],
+)
+def test_units_that_a_core_lacks_are_named(module: nn.Module, lacks: dict[str, int], message: str) -> None:
+    module(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(CompileError, match=f"^{re.escape(message)}$"):
+        compile_tiny(module, core=replace(tiny.CORE, **lacks), calibration=IMAGES)
+
+
+def test_a_kernel_of_the_whole_map_takes_no_windows() -> None:
+    """Its samples come as patches: one, the whole of them."""
+    module = nn.Sequential(nn.Conv2d(1, 2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(2, CLASSES))
+    compile_tiny(module, core=replace(tiny.CORE, windows=0, vector=0), calibration=IMAGES)

@@ -49,21 +49,28 @@ class Case:
         return f"Case({self.core}\n  {listing}\n  scales {{{scales}}}, seed {self.seed:#x})"
 
 
+#: Windows and vector units that a core may have.
+UNITS = ((1, 1), (1, 0), (0, 0))
+
+
 @st.composite
-def cores(draw: st.DrawFn) -> CoreParams:
-    """Any core: mostly small arrays, any widths, memories of a few hundred words at most."""
+def cores(draw: st.DrawFn, *, whole: bool = True) -> CoreParams:
+    """Any core: mostly small arrays, any widths, memories of a few hundred words at most; `whole`: with all units."""
     n = draw(st.sampled_from([4] * 9 + [8] * 5 + [16, 32]))
     widths = {f"{role}_bits": draw(st.integers(*WIDTHS[role])) for role in Role}
     widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
     if draw(st.booleans()):
         widths["momentum_bits"] = 0
     depths = {f"{name}_depth": draw(st.integers(16, 320)) for name in ("act", "err", "wgt", "tab")}
-    return CoreParams(n=n, program_depth=64, **widths, **depths)
+    windows, vector = draw(st.sampled_from(UNITS)) if not whole else UNITS[0]
+    return CoreParams(n=n, program_depth=64, windows=windows, vector=vector, **widths, **depths)
 
 
-def on_any_core(strategy: Callable[..., st.SearchStrategy[Case]], **options: Any) -> st.SearchStrategy[Case]:
-    """`strategy(core, **options)` for every core `cores()` gives."""
-    return cores().flatmap(lambda core: strategy(core, **options))
+def on_any_core(
+    strategy: Callable[..., st.SearchStrategy[Case]], *, whole: bool = True, **options: Any
+) -> st.SearchStrategy[Case]:
+    """`strategy(core, **options)` for every core `cores(whole=whole)` gives."""
+    return cores(whole=whole).flatmap(lambda core: strategy(core, **options))
 
 
 def program_case(rng: np.random.Generator, core: CoreParams, program: list[Instruction]) -> Case:

@@ -51,7 +51,9 @@ def pass_instructions(
     side: int | None = None,
 ) -> Case:
     """One legal compute instruction on arbitrary contents. `exact` allows exact exponents, which no core has;
-    `windows` lets about four in ten go over a window, all where not `plain`; `side` bounds rows, columns and depth."""
+    `windows` lets about four in ten go over a window, all where not `plain`; `side` bounds rows, columns and depth.
+    What the core lacks is not drawn."""
+    windows = windows and bool(core.windows)
     without = [o for o in PASSES if o in opcodes and plain]
     windowed = [o for o in WINDOWED if o in opcodes and windows]
     over = bool(windowed) and (not without or draw(st.sampled_from([False] * 6 + [True] * 4)))
@@ -131,7 +133,7 @@ def moves(draw: st.DrawFn, core: CoreParams) -> Case:
     has = core.memories
     memories = [draw(st.sampled_from(found)) for found in (has, [m for m in has if m is not Memory.TAB])]
     sizes = [{name: draw(st.integers(1, core.n + 5)) for name in ("rows", "cols")} for _ in memories]
-    shapes = [draw(_moved()) for _ in memories]
+    shapes = [draw(_moved()) if core.windows else {} for _ in memories]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     for opcode, memory, size, shape in zip((Opcode.LOAD, Opcode.STORE), memories, sizes, shapes, strict=True):
         values: dict[str, Any] = {"opcode": opcode, "memory": memory, **size, **shape}

@@ -17,37 +17,43 @@ from hypothesis.strategies import SearchStrategy
 from insitu.arch.declaration import WIDTHS, Role
 from insitu.arch.params import CoreParams
 from insitu.sim.rtl.compiled import CompiledEngine
+from tests.reference.drawing import UNITS
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
 from tests.sim.test_rtl_core import check
 
-#: (cases, how many a core, whether the streams stall)
-PLAN: tuple[tuple[Callable[..., SearchStrategy[Case]], int, bool], ...] = (
-    (partial(pass_instructions, exact=False), 400, False),
-    (partial(train_sequences, exact=False), 60, False),
-    (partial(train_sequences, exact=False), 20, True),
-    (partial(convolution_sequences, exact=False), 60, False),
-    (partial(convolution_sequences, exact=False), 20, True),
-    (moves, 60, False),
-    (partial(vector_instructions, exact=False), 400, False),
-    (partial(vector_sequences, exact=False), 80, False),
-    (partial(vector_sequences, exact=False), 20, True),
-    (partial(depthwise_sequences, exact=False), 60, False),
+#: (cases, how many a core, whether the streams stall, the unit that they take)
+PLAN: tuple[tuple[Callable[..., SearchStrategy[Case]], int, bool, str], ...] = (
+    (partial(pass_instructions, exact=False), 400, False, ""),
+    (partial(train_sequences, exact=False), 60, False, ""),
+    (partial(train_sequences, exact=False), 20, True, ""),
+    (partial(convolution_sequences, exact=False), 60, False, "windows"),
+    (partial(convolution_sequences, exact=False), 20, True, "windows"),
+    (moves, 60, False, ""),
+    (partial(vector_instructions, exact=False), 400, False, "vector"),
+    (partial(vector_sequences, exact=False), 80, False, "vector"),
+    (partial(vector_sequences, exact=False), 20, True, "vector"),
+    (partial(depthwise_sequences, exact=False), 60, False, "vector"),
 )
 
 
 def random_core(generator: random.Random, sizes: list[int]) -> CoreParams:
-    """Any widths, memories of a few hundred words."""
+    """Any widths, memories of a few hundred words, with or without its units."""
     widths = {f"{role}_bits": generator.randint(*WIDTHS[role]) for role in Role}
     widths["master_bits"] = max(widths["master_bits"], widths["weight_bits"])
     widths["momentum_bits"] *= generator.randint(0, 1)
     depths = {f"{memory}_depth": generator.randint(24, 320) for memory in ("act", "err", "wgt", "tab")}
-    return CoreParams(n=generator.choice(sizes), program_depth=64, **widths, **depths)
+    windows, vector = generator.choice(UNITS)
+    return CoreParams(n=generator.choice(sizes), program_depth=64, windows=windows, vector=vector, **widths, **depths)
 
 
 def sweep(engine: CompiledEngine, base: int) -> int:
     """All cases of the plan on one core; how many were run."""
-    return sum(explore(engine, base, *part) for part in PLAN)
+    return sum(
+        explore(engine, base, strategy, examples, stalls)
+        for strategy, examples, stalls, unit in PLAN
+        if not unit or getattr(engine.core, unit)
+    )
 
 
 def explore(

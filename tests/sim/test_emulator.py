@@ -82,10 +82,10 @@ def compare(case: Case, *, statistics: bool = False) -> None:
 @pytest.mark.parametrize(
     ("strategy", "cases"),
     [
-        (on_any_core(pass_instructions), 2400),
+        (on_any_core(pass_instructions, whole=False), 2400),
         (close_sums(), 800),
-        (on_any_core(moves), 150),
-        (on_any_core(train_sequences), 200),
+        (on_any_core(moves, whole=False), 150),
+        (on_any_core(train_sequences, whole=False), 200),
         (on_any_core(convolution_sequences), 250),
         (on_vector_cores(vector_instructions), 900),
         (on_vector_cores(vector_sequences), 200),

@@ -74,6 +74,7 @@ CORES: dict[str, tuple[CoreParams, int, int]] = {
         2,
         2,
     ),
+    "n8-products": (CoreParams(n=8, gradient_bits=11, windows=0, vector=0, **_DEPTHS), 6, 0),
 }
 
 

@@ -23,7 +23,7 @@ from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 from insitu.arch.timing import cost
 from insitu.fpga import datapath
-from insitu.fpga.common import delay
+from insitu.fpga.common import any_of, delay
 from insitu.fpga.datapath import RAW, Datapath
 from insitu.fpga.decode import EXTENTS
 from insitu.fpga.memory import BankedMemory
@@ -176,11 +176,19 @@ class Ports:
     """
 
     def __init__(
-        self, opcode: Opcode, spoil: Spoil | None = None, *, in_act: bool = False, velocities: bool = False
+        self,
+        opcode: Opcode,
+        spoil: Spoil | None = None,
+        *,
+        in_act: bool = False,
+        velocities: bool = False,
+        products: bool = False,
     ) -> None:
         self.m = Module()
         self.opcode, self.velocities = opcode, velocities
         self.core = replace(CORE, momentum_bits=2) if velocities else CORE
+        if products:
+            self.core = replace(self.core, windows=0, vector=0)
         self.banked = [memory for memory in BANKED if memory in self.core.memories]
         self.operands = (IN_ACT if in_act else OPERANDS).get(opcode, {})
         self.sources = {Memory.ACT: ("late step",)} if in_act else SOURCES.get(opcode, {})
@@ -275,11 +283,13 @@ class Ports:
         self.m.d.comb += [g.span.eq(span), g.matrix.rows.eq(height), g.matrix.cols.eq(f.cols)]
         if opcode is Opcode.DW_FORWARD:
             self.m.d.comb += [g.grouped.eq(f.b_pitch), g.taps_turn.eq(1)]
-        self.m.d.comb += [g.matrix.pixels.eq(1), g.matrix.groups.eq(1)]
+        if self.core.windows:
+            self.m.d.comb += [g.matrix.pixels.eq(1), g.matrix.groups.eq(1)]
         for size in (self.cols, self.depth):
             self.m.d.comb += Assume((size >= 1) & (size <= SIDE))
         self.m.d.comb += Assume((self.rows >= 1) & (self.rows <= ROWS.get(opcode, SIDE)))
-        self.m.d.comb += Assume(self.memory < len(self.core.memories))
+        if opcode in (Opcode.LOAD, Opcode.STORE):
+            self.m.d.comb += Assume(any_of([self.memory == memory for memory in self.core.memories]))
         operands = self.operands or ({"d": None} if opcode is Opcode.LOAD else {"a": None})
         self.base, self.pitch, self.end = {}, {}, {}
         for name in operands:
@@ -483,10 +493,12 @@ def check(
     spoil: Spoil | None = None,
     in_act: bool = False,
     velocities: bool = False,
+    products: bool = False,
 ) -> None:
     """Prove rules for an instruction of an opcode from its launch to its end, or by induction over some cycles. in_act:
-    of one that names its memory, in ACT; else in ERR. velocities: on a core that has them, which an update moves."""
-    bench = Ports(opcode, spoil, in_act=in_act, velocities=velocities)
+    of one that names its memory, in ACT; else in ERR. velocities: on a core that has them, which an update moves.
+    products: on a core that has neither windows nor the vector unit."""
+    bench = Ports(opcode, spoil, in_act=in_act, velocities=velocities, products=products)
     for rule in rules:
         getattr(bench, rule)()
     depth = induction or longest(opcode, in_act=in_act, velocities=velocities)

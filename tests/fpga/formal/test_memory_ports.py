@@ -54,6 +54,12 @@ def test_an_update_with_velocities_keeps_the_rules(opcode: Opcode, tmp_path: Pat
     check(opcode, RULES, tmp_path, velocities=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("opcode", PASSES)
+def test_a_pass_of_a_core_of_products_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, RULES, tmp_path, products=True)
+
+
 @pytest.mark.parametrize("velocities", [False, True])
 def test_a_load_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     check(Opcode.LOAD, ["one_write", "quiet_at_the_end"], tmp_path, velocities=velocities)
@@ -74,6 +80,11 @@ def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> 
 @pytest.mark.parametrize("opcode", [*UPDATES, Opcode.FORWARD, Opcode.LOAD])
 def test_an_opcode_of_a_core_with_velocities_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     check(opcode, ["own_memories"], tmp_path, induction=8, velocities=True)
+
+
+@pytest.mark.parametrize("opcode", [*PASSES, Opcode.LOAD])
+def test_an_opcode_of_a_core_of_products_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
+    check(opcode, ["own_memories"], tmp_path, induction=8, products=True)
 
 
 @pytest.mark.parametrize("kind", [LossWalk, issue.Issue])
