@@ -50,7 +50,8 @@ AXI_LITE = wiring.Signature(
     }
 )
 
-#: The core's register bus seen from its manager: read_data comes three cycles after read.
+#: The core's register bus seen from its manager: read_data comes READ_LATENCY cycles after read.
+READ_LATENCY = 4
 BUS = wiring.Signature(
     {
         "address": Out(ADDRESS_BITS),
@@ -81,7 +82,8 @@ class AxiLite(wiring.Component):
     any order and any number of cycles apart; B and R are held until they are taken. An address that `find` refuses is
     answered DECERR, a write of one to three of a register's bytes SLVERR, and neither reaches the bus; a write of no
     bytes is OKAY and does nothing. Writes go first, but never two cycles in a row, so no read waits for ever.
-    Latency 2 cycles to B, 5 to R; one write in 2 cycles, one read in 5. `xPROT` is ignored. Reset drops what is held.
+    Latency 2 cycles to B, READ_LATENCY + 2 to R; one write in 2 cycles, one read in READ_LATENCY + 2. `xPROT` is
+    ignored. Reset drops what is held.
     """
 
     def __init__(self) -> None:
@@ -125,8 +127,8 @@ class AxiLite(wiring.Component):
         with m.Elif(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
 
-        # Cycles since the bus was read: it answers in the third.
-        since = Signal(3)
+        # Cycles since the bus was read.
+        since = Signal(READ_LATENCY)
         m.d.comb += answers.eq(fetching & since[-1])
         m.d.sync += [fetching.eq(reads | (fetching & ~since[-1])), since.eq(Cat(reads, since[:-1]))]
         with m.If(reads):

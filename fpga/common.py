@@ -91,11 +91,11 @@ class Compared:
 
 
 def any_of(values: Sequence[Value]) -> Value:
-    """The OR of values."""
-    out = values[0]
-    for value in values[1:]:
-        out = out | value
-    return out
+    """The OR of values, as a tree."""
+    level = list(values)
+    while len(level) > 1:
+        level = [level[k] | level[k + 1] if k + 1 < len(level) else level[k] for k in range(0, len(level), 2)]
+    return level[0]
 
 
 def grouped_any(m: Module, bits: Value, name: str) -> Value:

@@ -109,7 +109,7 @@ class Core(wiring.Component):
             datapath.locate.eq(sequencer.locate),
             datapath.seed_start.eq(sequencer.seed_start),
             datapath.launch.eq(sequencer.launch),
-            datapath.beat_valid.eq(self.i_stream.valid & sequencer.running),
+            datapath.beat_valid.eq(self.i_stream.valid),
             datapath.beat_in.eq(self.i_stream.payload),
             self.i_stream.ready.eq(sequencer.load | (sequencer.running & datapath.beat_ready)),
             queue.flush.eq(flush),

@@ -238,8 +238,8 @@ class Datapath(wiring.Component):
             reads_of[memory] = reader.valid & fed
 
         def request(memory: Memory, column: Any, turn: Any, *sources: tuple[Any, Any]) -> None:
-            """The one source that an instruction has for a memory: (when, address); whether it reads columns, and
-            where then they are turned; None where it never does."""
+            """The one source that an instruction has for a memory: (when, address); whether it reads columns, with
+            nothing else from that memory, and where then they are turned; None where it never does."""
             read, name = banks[memory].read, memory.name.lower()
             place = register(len(read.address), name=f"{name}_place")
             m.d.comb += read.address.eq(place)
@@ -255,7 +255,7 @@ class Datapath(wiring.Component):
 
         request(
             Memory.ACT,
-            late_valid & forward,
+            forward,
             late.a.turn,
             (late_valid & a_act, late.a.address),
             (late_valid & b_act, late.b.address),
@@ -264,7 +264,7 @@ class Datapath(wiring.Component):
         )
         request(
             Memory.ERR,
-            late_valid & backward,
+            backward,
             late.a.turn,
             (late_valid & ~a_act, late.a.address),
             (walk.read, walk.b),
@@ -272,7 +272,7 @@ class Datapath(wiring.Component):
         )
         request(
             Memory.WGT,
-            step.valid & forward,
+            forward,
             step.b.turn,
             (step.valid & weights_read, step.b.address),
             (reads_of[Memory.WGT], reader.address),
@@ -452,7 +452,8 @@ class Datapath(wiring.Component):
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
         accepted = self.beat_valid & self.beat_ready
-        asked = store & beats.more & (credit != 0)
+        credited = Signal(init=1)
+        asked = store & beats.more & credited
         # What comes to be written, where, and when.
         values = [drain.value[k] for k in range(n)]
         comes = Mux(moving, go[-1], Mux(update, go[subtracting], go[writing]))
@@ -505,6 +506,7 @@ class Datapath(wiring.Component):
         stored = Signal()
         m.d.sync += [
             credit.eq(credit + self.taken - asked),
+            credited.eq(self.taken | Mux(asked, credit != 1, credit != 0)),
             all_sent.eq(sent),
             stored.eq(store & ~beats.more & ~start_stream & sent),
         ]

@@ -27,9 +27,11 @@ from insitu.fpga.passes import among, flag
 class ScaleRegisters(wiring.Component):
     """`count` registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
 
-    bus_*, core_*: two readers, whose registers come a cycle after their index, and two writers. The bus goes first; the
-    core's write waits a cycle then.
+    bus_*, core_*: two readers, whose registers come LATENCY cycles after their index, and two writers. The bus goes
+    first; the core's write waits a cycle then.
     """
+
+    LATENCY = 2
 
     def __init__(self, count: int) -> None:
         self.count, bits = count, (count - 1).bit_length()
@@ -67,9 +69,16 @@ class ScaleRegisters(wiring.Component):
             core.addr.eq(self.core_index),
         ]
         for index, port, o in ((self.bus_index, bus, self.bus_o), (self.core_index, core, self.core_o)):
-            known, read = register(), register(16)
-            m.d.sync += [known.eq(written.bit_select(index, 1)), read.eq(port.data)]
-            m.d.comb += o.eq(Mux(known, read, 0))
+            # Of eight neighbours the one that is meant, then of all groups.
+            groups, which, read = register(self.count // 8), register(len(index) - 3), register(16)
+            m.d.sync += [
+                groups.eq(Cat(written[k : k + 8].bit_select(index[:3], 1) for k in range(0, self.count, 8))),
+                which.eq(index[3:]),
+                read.eq(port.data),
+            ]
+            found = register(16)
+            m.d.sync += found.eq(Mux(groups.bit_select(which, 1), read, 0))
+            m.d.comb += o.eq(found)
         with m.If(write.en):
             m.d.sync += written.bit_select(write.addr, 1).eq(1)
         return m
@@ -82,14 +91,13 @@ GROUP = 8
 class Exponents(wiring.Component):
     """Reads an instruction's scale registers and derives everything static.
 
-    slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. scale: of `index`, a cycle later. The
-    outputs are registers, right SETTLE
-    cycles after the last slot. target: what sd will hold as exponent while the instruction runs. factor_a, factor_b:
-    what ADD multiplies its operands by. following: range_exponent of `spread`, or `target` where it is zero, five
-    cycles after spread.
+    slot: 1 to 4 in the four cycles in which sd, sa, sb, sm are read, else 0. scale: of `index`, ScaleRegisters.LATENCY
+    cycles later. The outputs are registers, right SETTLE cycles after the last slot. target: what sd will hold as
+    exponent while the instruction runs. factor_a, factor_b: what ADD multiplies its operands by. following:
+    range_exponent of `spread`, or `target` where it is zero, five cycles after spread.
     """
 
-    SETTLE = 10
+    SETTLE = 9 + ScaleRegisters.LATENCY
 
     def __init__(
         self, activation_bits: int, spread_bits: int, count: int, *, velocities: bool = False, vector: bool = True
@@ -118,14 +126,15 @@ class Exponents(wiring.Component):
         m = Module()
         f = self.fields
         sd, sa, sb, sm = (Signal(signed(8), name=name) for name in ("sd", "sa", "sb", "sm"))
-        scale, again = self.scale, Signal()
+        scale = self.scale
         m.d.comb += self.target.eq(sd)
         m.d.sync += [
             self.index.eq(Array([f.sd, f.sd, f.sa, f.sb, f.sm])[self.slot]),
-            again.eq(f.track & (self.index == f.sd)),
         ]
+        # It is D's, which is committed first.
+        again = delay(m, f.track & (self.index == f.sd), ScaleRegisters.LATENCY, "again", data=True)[-1]
         exponent, following = scale[:8].as_signed(), scale[8:].as_signed()
-        slot = delay(m, self.slot, 2, "slot")[-1]
+        slot = delay(m, self.slot, 1 + ScaleRegisters.LATENCY, "slot")[-1]
         with m.Switch(slot):
             with m.Case(1):
                 m.d.sync += sd.eq(Mux(f.track, following, exponent))

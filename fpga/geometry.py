@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
@@ -22,7 +22,7 @@ SIZE_BITS = 21
 #: The word of an instruction with which the first operands of the multiplier are complete.
 FIRST_WORD = 7
 #: Operands that are chosen from together, before a register.
-CHOICE = 4
+CHOICE = 2
 #: Cycles between an operation and its result: its operands chosen among some, those among all, two products of parts,
 #: their sum, the result.
 LATENCY = 5
@@ -294,72 +294,40 @@ class Geometry(wiring.Component):
         """The check of an operand: its columns, its words, what they begin at, its end."""
         f, params, n = self.fields, self.params, self.params.n
         log = n.bit_length() - 1
-        # What an operand is, by the opcode alone: registers, before it is looked at.
-        kind = data.StructLayout({"used": 1, "cols": 16, "weights": 1, "memory": range(len(Memory))})
-        kinds = {p: Signal(kind, name=f"kind_{p}") for p in "abdm"}
-        held = {p: register(kind, name=f"held_{p}") for p in "abdm"}
-        no_constant = register()
-        m.d.sync += no_constant.eq(f.constant == 0)
-        op = f.opcode
-        a, b, d, mask = (kinds[p] for p in "abdm")
-        for kind_of in kinds.values():
-            m.d.comb += [kind_of.cols.eq(f.cols), kind_of.memory.eq(Memory.ERR)]
-        m.d.comb += a.used.eq((op != Opcode.LOAD) & (op != Opcode.HALT))
-        with m.Switch(op):
-            with m.Case(Opcode.STORE):
-                m.d.comb += [a.memory.eq(f.memory), a.weights.eq(1)]
-            with m.Case(Opcode.FORWARD):
-                m.d.comb += [a.memory.eq(Memory.ACT), a.cols.eq(f.depth - f.bias)]
-            with m.Case(Opcode.BACKWARD):
-                m.d.comb += a.cols.eq(f.depth)
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += a.cols.eq(f.rows)
-            with m.Case(Opcode.LOSS, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
-                m.d.comb += a.memory.eq(Memory.ACT)
-            with m.Case(Opcode.ADD, Opcode.MULTIPLY):
-                m.d.comb += a.memory.eq(f.memory)
-        m.d.comb += [b.used.eq(1)]
-        with m.Switch(op):
-            with m.Case(Opcode.FORWARD, Opcode.BACKWARD):
-                m.d.comb += [b.memory.eq(Memory.WGT), b.weights.eq(1)]
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += [b.memory.eq(Memory.ACT), b.cols.eq(f.cols - f.bias)]
-            with m.Case(Opcode.LOSS):
-                pass
-            with m.Case(Opcode.UNPOOL, Opcode.DW_UPDATE, Opcode.MULTIPLY, Opcode.REDUCE):
-                m.d.comb += b.memory.eq(Memory.ACT)
-            with m.Case(*passes.KERNEL_ROWS):
-                m.d.comb += [b.memory.eq(Memory.WGT), b.used.eq(no_constant)]
-            with m.Case(Opcode.ADD):
-                m.d.comb += b.memory.eq(f.memory)
-            with m.Default():
-                m.d.comb += b.used.eq(0)
-        m.d.comb += d.used.eq((op != Opcode.STORE) & (op != Opcode.HALT))
-        with m.Switch(op):
-            with m.Case(Opcode.LOAD):
-                m.d.comb += [d.memory.eq(f.memory), d.weights.eq(1)]
-            with m.Case(Opcode.FORWARD, Opcode.POOL, Opcode.DW_FORWARD, Opcode.LOOKUP):
-                m.d.comb += d.memory.eq(Memory.ACT)
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += [d.memory.eq(Memory.WGT), d.weights.eq(1)]
-            with m.Case(Opcode.DW_UPDATE):
-                m.d.comb += d.memory.eq(Memory.WGT)
-            with m.Case(Opcode.ADD, Opcode.MULTIPLY):
-                m.d.comb += d.memory.eq(f.memory)
-        m.d.comb += [mask.memory.eq(Memory.ACT)]
-        m.d.comb += mask.used.eq(among(op, passes.MASKED) & f.mask)
+
+        # What an operand is, by the opcode alone, then what that makes of the fields: registers, long before they are
+        # looked at.
+        def kind(p: str, name: str, codes: Iterable[Opcode]) -> Any:
+            return passes.flag(m, f.opcode, f"{name}_{p}", *codes, has=params.opcodes)
+
+        depth, less, no_constant, masked = register(16), register(16), register(), register()
+        m.d.sync += [depth.eq(f.depth - f.bias), less.eq(f.cols - f.bias)]
+        m.d.sync += [no_constant.eq(f.constant == 0), masked.eq(f.mask)]
+        widths = {
+            "a": Mux(kind("a", "deep", passes.PRODUCTS[:2]), depth, Mux(kind("a", "turned", _UPDATE), f.rows, f.cols))
+        }
+        widths["b"] = Mux(kind("b", "turned", _UPDATE), less, f.cols)
+        needed = {"b": no_constant | ~kind("b", "kernels", passes.KERNEL_ROWS), "m": masked}
         used, cols, weights, memory = Signal(), Signal(16), Signal(), Signal(range(len(Memory)))
         base, pitch = Signal(20), Signal(12)
         for p in "abdm":
-            m.d.sync += held[p].eq(kinds[p])
+            is_used, its_cols = register(name=f"used_{p}"), register(16, name=f"cols_{p}")
+            its_memory, grouped_too = register(range(len(Memory)), name=f"memory_{p}"), kind(p, "grouped", _GROUPED[p])
+            in_act, in_wgt = kind(p, "act", _IN_ACT[p]), kind(p, "wgt", _IN_WGT[p])
+            place = Mux(in_act, Memory.ACT, Mux(in_wgt, Memory.WGT, Memory.ERR))
+            m.d.sync += [
+                is_used.eq(kind(p, "has", _USED[p]) & needed.get(p, 1)),
+                its_cols.eq(Mux(grouped_too, grouped_cols, widths.get(p, f.cols))),
+                its_memory.eq(Mux(kind(p, "named", _NAMED[p]), f.memory, place)),
+            ]
             with m.If(now[TIMES[f"extent_{p}"] + _BESIDE]):
                 m.d.comb += [
                     base.eq(f[f"{p}_base"]),
                     pitch.eq(f[f"{p}_pitch"]),
-                    used.eq(held[p].used),
-                    cols.eq(held[p].cols),
-                    weights.eq(held[p].weights),
-                    memory.eq(held[p].memory),
+                    used.eq(is_used),
+                    cols.eq(its_cols),
+                    weights.eq(grouped_too),
+                    memory.eq(its_memory),
                 ]
 
         # Beside the multiplier: operands; words of a row or group; the end less the product; the end.
@@ -374,7 +342,7 @@ class Geometry(wiring.Component):
         many, several = register(), register()  # rows
         m.d.sync += [
             used_1.eq(used),
-            cols_1.eq(Mux(weights, grouped_cols, cols)),
+            cols_1.eq(cols),
             weights_1.eq(weights),
             base_1.eq(base),
             pitch_1.eq(pitch),
@@ -404,6 +372,34 @@ class Geometry(wiring.Component):
 
 
 _AXES = (("down", "height"), ("across", "width"))
+_UPDATE = (Opcode.UPDATE,)
+#: By operand: the passes that have it, that have it in ACT, in WGT, where they name it, and all others in ERR; those in
+#: whose groups it lies.
+_USED: Mapping[str, Sequence[Opcode]] = {
+    "a": [op for op in Opcode if op not in (Opcode.HALT, Opcode.LOAD)],
+    "b": [op for op in Opcode if op not in (Opcode.HALT, *passes.MOVES, Opcode.POOL, Opcode.LOOKUP)],
+    "d": [op for op in Opcode if op not in (Opcode.HALT, Opcode.STORE)],
+    "m": passes.MASKED,
+}
+_IN_ACT: Mapping[str, Sequence[Opcode]] = {
+    "a": passes.A_IN_ACT,
+    "b": (*passes.B_IN_ACT, Opcode.MULTIPLY),
+    "d": passes.TO_ACT,
+    "m": passes.MASKED,
+}
+_IN_WGT: Mapping[str, Sequence[Opcode]] = {"a": (), "b": passes.WEIGHTED, "d": passes.TO_TAPS, "m": ()}
+_NAMED: Mapping[str, Sequence[Opcode]] = {
+    "a": (Opcode.STORE, Opcode.ADD, Opcode.MULTIPLY),
+    "b": (Opcode.ADD,),
+    "d": (Opcode.LOAD, Opcode.ADD, Opcode.MULTIPLY),
+    "m": (),
+}
+_GROUPED: Mapping[str, Sequence[Opcode]] = {
+    "a": (Opcode.STORE,),
+    "b": passes.PRODUCTS[:2],
+    "d": (Opcode.LOAD, Opcode.UPDATE),
+    "m": (),
+}
 
 
 def _stride(o: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import POOLS, Opcode
-from insitu.fpga.common import FieldsLayout, register
+from insitu.fpga.common import FieldsLayout, delay, register
 from insitu.fpga.tiles import ShapeLayout, TileCounter
 from insitu.fpga.window import Modes, PlaceLayout, SegmentLayout
 
@@ -30,9 +30,9 @@ class Issue(wiring.Component):
 
     fields, shape, span: from Extent.SETTLE + 2 cycles before `start` on. segment, with `valid`: the next one, used up
     where `take`; the first may come before `start`. start: its first step is on `step` two cycles after, and `work`
-    (its useful multiply-accumulates, rows x columns, else 0) two cycles later. The last step of a tile waits until the
-    tile before has left the drain registers: tile period max(K, rows of the tile before), in UNPOOL max(K, K of the
-    tile before), where a tile is a row max(K, 1). No back pressure beside that.
+    (its useful multiply-accumulates, rows x columns, else 0) three cycles later. The last step of a tile waits until
+    the tile before has left the drain registers: tile period max(K, rows of the tile before), in UNPOOL max(K, K of
+    the tile before), where a tile is a row max(K, 1). No back pressure beside that.
 
     Column access where a tile's N rows feed the lanes (A of FORWARD and BACKWARD, B of FORWARD): one word further every
     N columns. Row access else: one pitch further every step. has: the passes that the core has.
@@ -61,7 +61,8 @@ class Issue(wiring.Component):
         mode = Modes(m, f.opcode, self.has)
         m.submodules.tiles = tiles = TileCounter(n, windows=self.windows)
         # Static while an instruction runs: how far it is to the next step, and to the one after a word's last row.
-        a_column, b_column, single, product = register(), register(), register(), mode.product
+        a_column, b_column, product = register(), register(), mode.product
+        single, double = register(), register()
         a_on, a_around, b_on, b_around = (
             register(bits, name=name) for name in ("a_on", "a_around", "b_on", "b_around")
         )
@@ -77,17 +78,17 @@ class Issue(wiring.Component):
             b_on.eq(Mux(b_column, -f.b_pitch, f.b_pitch)),
             b_around.eq(Mux(b_column, b_back + 1, f.b_pitch)),
             single.eq(self.span == 1),
+            double.eq(self.span == 2),
         ]
 
-        # `ends`: this step is its segment's last; `closes`: its tile's too.
-        running, loaded = Signal(), Signal()
-        now, ends = register(segment.shape()), register()
+        # `ends`: this step is its segment's last, `nears`: the next one is; `closes`: it is its tile's too.
+        running, loaded, issued = Signal(), Signal(), Signal()
+        now, ends, nears = register(segment.shape()), register(), register()
         left, done = register(16), register(16)
         height, width = register(range(n + 1)), register(range(n + 1))
-        hold, free = register(16), register()
-        issued, closes, closed = Signal(), register(), Signal()
+        hold, free = register(16 if self.windows else range(n + 1)), register()
+        closes, closed = register(), Signal()
         m.d.comb += [
-            issued.eq(running & loaded & (~closes | free)),
             closed.eq(issued & closes),
             self.take.eq(self.valid & (~loaded | (issued & ends))),
             tiles.start.eq(self.start),
@@ -95,36 +96,61 @@ class Issue(wiring.Component):
             tiles.step.eq(closed),
         ]
         # `free`: hold == 0, the tile before has left.
+        runs, holds, closing, frees = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += frees.eq(free)
         with m.If(self.start):
-            m.d.sync += [hold.eq(0), free.eq(1)]
+            m.d.comb += frees.eq(1)
+            m.d.sync += hold.eq(0)
         with m.Elif(closed & product):
-            m.d.sync += [hold.eq(tiles.count - 1), free.eq(tiles.count == 1)]
+            m.d.comb += frees.eq(tiles.count == 1)
+            m.d.sync += hold.eq(tiles.count - 1)
         with m.Elif(closed & mode.unpool):
-            m.d.sync += [hold.eq(done), free.eq(done == 0)]
+            m.d.comb += frees.eq(done == 0)
+            m.d.sync += hold.eq(done)
         with m.Elif(~free):
-            m.d.sync += [hold.eq(hold - 1), free.eq(hold == 1)]
-        with m.If(issued):
-            m.d.sync += done.eq(Mux(closes, 0, done + 1))
+            m.d.comb += frees.eq(hold == 1)
+            m.d.sync += hold.eq(hold - 1)
         with m.If(self.start):
-            m.d.sync += [running.eq(1), done.eq(0)]
-        with m.Elif(closed & now.final):
-            m.d.sync += running.eq(0)
+            m.d.sync += done.eq(0)
+        with m.Elif(issued):
+            m.d.sync += done.eq(Mux(closes, 0, done + 1))
+        # Whether there is a step is a register too: it follows from what the others will be.
+        only = segment.single | single
+        m.d.comb += [
+            runs.eq(self.start | (running & ~(closed & now.final))),
+            holds.eq(self.take | (loaded & ~(issued & ends))),
+            closing.eq(Mux(self.take, only & segment.last, Mux(issued, nears & now.last, closes))),
+        ]
+        m.d.sync += [running.eq(runs), loaded.eq(holds), closes.eq(closing), free.eq(frees)]
+        m.d.sync += issued.eq(runs & holds & (~closing | frees))
 
-        a_wraps, b_wraps = now.a.turn == n - 1, now.b.turn == n - 1
+        # How far it is to the next step's places; A's column goes on to the next word where B's row goes around.
+        a_by, b_by = register(bits, name="a_by"), register(bits, name="b_by")
+        a_next, a_next_around = register(bits, name="a_next"), register(bits, name="a_next_around")
+        m.d.sync += [a_next.eq(a_on + a_column), a_next_around.eq(a_around + a_column)]
+
+        def steps(a_wraps: Value, b_wraps: Value) -> list[Any]:
+            near, far = Mux(b_wraps, a_next, a_on), Mux(b_wraps, a_next_around, a_around)
+            return [a_by.eq(Mux(a_wraps, far, near)), b_by.eq(Mux(b_wraps, b_around, b_on))]
+
         with m.If(self.take):
-            m.d.sync += [loaded.eq(1), now.eq(segment), left.eq(self.span), ends.eq(segment.single | single)]
-            m.d.sync += closes.eq((segment.single | single) & segment.last)
-        with m.Elif(issued & ends):
-            m.d.sync += loaded.eq(0)
+            m.d.sync += [
+                now.eq(segment),
+                left.eq(self.span),
+                ends.eq(only),
+                nears.eq(double),
+                *steps(segment.a.turn == n - 1, segment.b.turn == n - 1),
+            ]
         with m.Elif(issued):
             m.d.sync += [
                 left.eq(left - 1),
-                ends.eq(left == 2),
-                closes.eq((left == 2) & now.last),
+                ends.eq(nears),
+                nears.eq(left == 3),
                 now.a.turn.eq(now.a.turn + 1),
                 now.b.turn.eq(now.b.turn + 1),
-                now.a.address.eq(now.a.address + Mux(a_wraps, a_around, a_on) + (a_column & b_wraps)),
-                now.b.address.eq(now.b.address + Mux(b_wraps, b_around, b_on)),
+                now.a.address.eq(now.a.address + a_by),
+                now.b.address.eq(now.b.address + b_by),
+                *steps(now.a.turn == n - 2, now.b.turn == n - 2),
             ]
 
         step, valid = register(self.step.shape()), Signal()
@@ -140,10 +166,10 @@ class Issue(wiring.Component):
             height.eq(tiles.count),
             width.eq(tiles.cols_valid),
         ]
-        useful, counted = register(self.work.shape()), Signal()
-        # Adders, where `*` would take a multiplier for a few bits.
-        parts: list[Value] = [Mux(width[k], height << k, 0) for k in range(len(width))]
-        while len(parts) > 1:
-            parts = [sum(parts[k : k + 2], Const(0)) for k in range(0, len(parts), 2)]
-        m.d.sync += [useful.eq(parts[0]), counted.eq(valid & product), self.work.eq(Mux(counted, useful, 0))]
+        # Adders, where `*` would take a multiplier for a few bits; two of them, then the rest.
+        parts = [Mux(width[k], height << k, 0) for k in range(len(width))]
+        pairs = [register(self.work.shape(), name=f"pair_{k}") for k in range(0, len(parts), 2)]
+        m.d.sync += [pair.eq(sum(parts[2 * k : 2 * k + 2], Const(0))) for k, pair in enumerate(pairs)]
+        useful, counted = register(self.work.shape()), delay(m, valid & product, 2, "counted")[-1]
+        m.d.sync += [useful.eq(sum(pairs, Const(0))), self.work.eq(Mux(counted, useful, 0))]
         return m

@@ -43,40 +43,52 @@ class LossWalk(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         f = self.fields
-        running, pause = Signal(), register(range(LOSS_DIVIDE))
+        running, reading, pause = Signal(), Signal(), register(range(LOSS_DIVIDE))
         m.submodules.extent = extent = Extent(self.n)
         m.d.comb += extent.size.eq(f.cols)
-        # `ready`: there is no pause; `ragged`: one block is left.
-        ready, ragged = register(), register()
-        rows_left, blocks_left = register(16), register(len(extent.blocks))
-        a_row, b_row = register(self.bits), register(self.bits)
+        # `ragged`: one block is left; `nears`: the next one is the last; `divides`: this is phase 2.
+        ragged, nears, divides = register(), register(), register()
+        rows_left, blocks_left, last_row = register(16), register(len(extent.blocks)), register()
+        a_row, b_row, a_below, b_below = (register(self.bits) for _ in range(4))
         a, b, row = register(self.bits), register(self.bits), register(self.row.shape())
-        phase, first = register(2), register()
+        phase, first, rests = register(2), register(), register(range(LOSS_DIVIDE))
         m.d.comb += [self.a.eq(a), self.b.eq(b), self.row.eq(row), self.phase.eq(phase), self.first.eq(first)]
-        m.d.comb += [self.ragged.eq(ragged), self.read.eq(running & ready)]
-        with m.If(~ready):
-            m.d.sync += [pause.eq(pause - 1), ready.eq(pause == 1)]
+        m.d.comb += [self.ragged.eq(ragged), self.read.eq(reading)]
+        # Rows are long enough for these to be there when they are looked at.
+        m.d.sync += [
+            a_below.eq(a_row + f.a_pitch),
+            b_below.eq(b_row + f.b_pitch),
+            last_row.eq(rows_left == 1),
+            rests.eq(Mux(divides, LOSS_DIVIDE - 1, GAP)),
+        ]
+        # A pause between two reads: after each division, and after each phase.
+        with m.If(reading):
+            m.d.sync += [pause.eq(rests), reading.eq(~(divides | ragged))]
+        with m.Elif(running):
+            m.d.sync += [pause.eq(pause - 1), reading.eq(pause == 1)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), ready.eq(1), phase.eq(0), first.eq(1), row.eq(0)]
-            m.d.sync += [rows_left.eq(f.rows), blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
+            m.d.sync += [running.eq(1), reading.eq(1), phase.eq(0), divides.eq(0), first.eq(1), row.eq(0)]
+            m.d.sync += [rows_left.eq(f.rows), rests.eq(GAP), *self._blocks(extent, blocks_left, ragged, nears)]
             m.d.sync += [a.eq(f.a_base), a_row.eq(f.a_base), b.eq(f.b_base), b_row.eq(f.b_base)]
-        with m.Elif(self.read):
-            with m.If(phase == 2):
-                m.d.sync += [pause.eq(LOSS_DIVIDE - 1), ready.eq(0)]
+        with m.Elif(reading):
             m.d.sync += first.eq(ragged)
             with m.If(~ragged):
                 m.d.sync += [a.eq(a + 1), b.eq(b + 1)]
-                m.d.sync += [blocks_left.eq(blocks_left - 1), ragged.eq(blocks_left == 2)]
+                m.d.sync += [blocks_left.eq(blocks_left - 1), ragged.eq(nears), nears.eq(blocks_left == 3)]
             with m.Else():
-                m.d.sync += [blocks_left.eq(extent.blocks), ragged.eq(extent.single)]
-                with m.If(phase != 2):
-                    m.d.sync += [pause.eq(GAP), ready.eq(0), phase.eq(phase + 1), a.eq(a_row), b.eq(b_row)]
+                m.d.sync += self._blocks(extent, blocks_left, ragged, nears)
+                with m.If(~divides):
+                    m.d.sync += [phase.eq(phase + 1), divides.eq(phase[0]), a.eq(a_row), b.eq(b_row)]
                 with m.Else():
-                    a_below, b_below = a_row + f.a_pitch, b_row + f.b_pitch
-                    m.d.sync += [phase.eq(0), a.eq(a_below), a_row.eq(a_below)]
+                    m.d.sync += [phase.eq(0), divides.eq(0), a.eq(a_below), a_row.eq(a_below)]
                     m.d.sync += [b.eq(b_below), b_row.eq(b_below)]
-                    m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1), running.eq(rows_left != 1)]
+                    m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1), running.eq(~last_row)]
         return m
+
+    @staticmethod
+    def _blocks(extent: Any, left: Any, ragged: Any, nears: Any) -> list[Any]:
+        """Begin with a row's blocks: whether this is the last, or the next is, are registers."""
+        return [left.eq(extent.blocks), ragged.eq(extent.single), nears.eq(extent.double)]
 
 
 class Loss(wiring.Component):
@@ -115,29 +127,30 @@ class Loss(wiring.Component):
         m = Module()
         n = self.n
 
-        # The row's largest logit, one level of comparators a cycle.
+        # The row's largest logit, one level of comparators a cycle: from zero up, so that they look at no signs.
+        sign = 1 << (self.z_bits - 1)
         level: list[Value] = []
         for k in range(n):
-            masked = Signal(signed(self.z_bits), name=f"masked_{k}")
-            m.d.comb += masked.eq(Mux(self.lanes[k], self.z[k], Const(-(1 << (self.z_bits - 1)), signed(self.z_bits))))
+            masked = Signal(self.z_bits, name=f"masked_{k}")
+            m.d.comb += masked.eq(Mux(self.lanes[k], self.z[k] ^ sign, 0))
             level.append(masked)
         depth = 0
         while len(level) > 1:
             depth += 1
             above = []
             for k in range(len(level) // 2):
-                larger = register(signed(self.z_bits), name=f"larger_{depth}_{k}")
+                larger = register(self.z_bits, name=f"larger_{depth}_{k}")
                 x, y = level[2 * k], level[2 * k + 1]
                 m.d.sync += larger.eq(Mux(x > y, x, y))
                 above.append(larger)
             level = above
-        largest = register(signed(self.z_bits))
+        largest = register(self.z_bits)
         compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
         fresh = delay(m, self.first, depth, "fresh", data=True)[-1]
         with m.If(compared & (fresh | (level[0] > largest))):
             m.d.sync += largest.eq(level[0])
 
-        top = self._scaled(m, largest, "top")
+        top = self._scaled(m, (largest ^ sign).as_signed(), "top")
         enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
         valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes", data=True)
         phase = delay(m, self.phase, self.EXP_LATENCY, "phase", data=True)

@@ -14,6 +14,8 @@ from insitu.fpga.common import register
 #: Products of the array.
 PRODUCTS = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE)
 POOLS = isa.POOLS
+#: Between a stream and a memory.
+MOVES = (Opcode.LOAD, Opcode.STORE)
 #: Depthwise passes that read a kernel's rows.
 KERNEL_ROWS = (Opcode.DW_FORWARD, Opcode.DW_BACKWARD)
 #: What goes from a map to the same map, and what goes through two maps side by side.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,8 @@ from insitu.arch.generator import GOLDEN
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import IDENTITY, REGISTERS, WORD_MASK
 from insitu.fpga.axi_lite import ADDRESS_BITS
-from insitu.fpga.common import register
+from insitu.fpga.common import any_of, delay, register
+from insitu.fpga.exponents import ScaleRegisters
 from insitu.fpga.random import xorshift
 
 #: Commands, as one-cycle pulses.
@@ -37,8 +38,8 @@ StatusLayout = data.StructLayout(
 
 
 class RegisterBus(wiring.Signature):
-    """address: byte offset; read: `read_data` holds the answer three cycles later; write: of `write_data`. Always
-    ready."""
+    """address: byte offset; read: `read_data` holds the answer READ_LATENCY cycles later; write: of `write_data`.
+    Always ready."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -82,19 +83,16 @@ class Registers(wiring.Component):
         plain = {name: r.offset >> 2 for name, r in REGISTERS.items() if name != "SCALE"}
         chosen = {name: Signal(name=f"chosen_{name.lower()}") for name in plain}
         asked, write = Signal(), Signal()
-        with m.If(bus.write | bus.read):
-            m.d.sync += asked_address.eq(bus.address)
-        m.d.sync += [asked_data.eq(bus.write_data), asked.eq(bus.write), write.eq(asked)]
+        m.d.sync += [asked_address.eq(bus.address), asked_data.eq(bus.write_data), asked.eq(bus.write), write.eq(asked)]
         m.d.sync += [address.eq(asked_address), written.eq(asked_data)]
         m.d.sync += [chosen[name].eq(asked_address[2:] == place) for name, place in plain.items()]
-        # SCALE begins at half the window; those beyond the core's are zero. It is reached a cycle before the others:
-        # what is read of it is a register when they are chosen.
+        # SCALE begins at half the window; those beyond the core's are zero. What is read of it comes as the others have
+        # been chosen from.
         index = asked_address[2:-1]
         is_scale = asked_address[-1] & (index < self.params.scales)
-        scaled = register()
+        scaled = delay(m, is_scale, ScaleRegisters.LATENCY, "scaled", data=True)[-1]
         m.d.comb += self.scale_index.eq(index)
         m.d.sync += [
-            scaled.eq(is_scale),
             self.scale_data.eq(asked_data),
             self.scale_write_index.eq(index),
             self.scale_write.eq(asked & is_scale),
@@ -156,8 +154,9 @@ class Registers(wiring.Component):
             "INSTRUCTIONS": counters["instructions"],
             "SATURATED": counters["saturated"],
         }
-        found = Cat(Mux(scaled, self.scale, 0), Const(0, 16))
-        for name, value in contents.items():
-            found = found | Mux(chosen[name], value, 0)
-        m.d.sync += bus.read_data.eq(found)
+        found = register(32)
+        m.d.sync += [
+            found.eq(any_of([Mux(chosen[name], value, 0) for name, value in contents.items()])),
+            bus.read_data.eq(found | Mux(scaled, self.scale, 0)),
+        ]
         return m

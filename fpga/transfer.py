@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, ResetInserter, Signal, signed, unsigned
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from insitu.arch.isa import Opcode
@@ -150,11 +149,12 @@ class Transfer(wiring.Component):
             ]
 
         # Into them.
-        valid = delay(m, self.valid, WRITE_LATENCY, "valid")[-1]
+        valid = delay(m, self.valid, WRITE_LATENCY, "valid")
         banks = Signal(n)
         m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
         bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks", data=True)
-        changed = []
+        counted, changed = register(n), []
+        m.d.sync += counted.eq(Mux(is_update & valid[-2], bank_lanes[-2], 0))
         for k in range(n):
             m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
             new = register(signed(fit.bits_in), name=f"new_{k}")
@@ -163,9 +163,9 @@ class Transfer(wiring.Component):
             with m.Else():
                 m.d.sync += new.eq(rotator.o[k].value)
             m.d.comb += [fit.control.eq(self.fit), fit.i.eq(new), self.write_data[k].eq(fit.o)]
-            changed.append(fit.changed & self.write_lanes[k] & is_update)
+            changed.append(fit.changed & counted[k])
         m.d.comb += [
-            self.write_lanes.eq(bank_lanes[-1] & valid.replicate(n)),
+            self.write_lanes.eq(bank_lanes[-1] & valid[-1].replicate(n)),
             self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address", data=True)[-1]),
         ]
         m.d.comb += self.unfit.eq(count_of(m, changed, "unfit_lanes"))
@@ -193,20 +193,30 @@ class OutputQueue(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         # A multiple of four bits, as distributed memories are: yosys's ABC9 stumbles over the rest of one.
-        fifo = SyncFIFO(width=self.bits + 4, depth=SLOTS)
-        m.submodules.fifo = ResetInserter(self.flush)(fifo)
-        free = ~self.o.valid | self.o.ready
+        m.submodules.slots = slots = memory.Memory(shape=self.bits + 4, depth=SLOTS, init=[])
+        write, read = slots.write_port(), slots.read_port(domain="comb")
+        filled, taken_from, level = Signal(range(SLOTS)), Signal(range(SLOTS)), Signal(range(SLOTS + 1))
+        # Whether a beat waits, as a register.
+        waits, free = Signal(), ~self.o.valid | self.o.ready
         m.d.comb += [
-            fifo.w_data.eq(Cat(self.i.data, self.i.last)),
-            fifo.w_en.eq(self.i_valid),
-            self.taken.eq(free & fifo.r_rdy),
-            fifo.r_en.eq(self.taken),
+            self.taken.eq(free & waits),
+            write.addr.eq(filled),
+            write.data.eq(Cat(self.i.data, self.i.last)),
+            write.en.eq(self.i_valid),
+            read.addr.eq(taken_from),
         ]
+        m.d.sync += [
+            filled.eq(filled + self.i_valid),
+            taken_from.eq(taken_from + self.taken),
+            level.eq(level + self.i_valid - self.taken),
+            waits.eq(self.i_valid | Mux(self.taken, level > 1, waits)),
+        ]
+        with m.If(self.flush):
+            m.d.sync += [filled.eq(0), taken_from.eq(0), level.eq(0), waits.eq(0)]
         with m.If(free):
-            m.d.sync += self.o.valid.eq(fifo.r_rdy & ~self.flush)
-            with m.If(fifo.r_rdy):
-                m.d.sync += [
-                    self.o.payload.data.eq(fifo.r_data[: self.bits]),
-                    self.o.payload.last.eq(fifo.r_data[self.bits]),
-                ]
+            m.d.sync += [
+                self.o.valid.eq(waits & ~self.flush),
+                self.o.payload.data.eq(read.data[: self.bits]),
+                self.o.payload.last.eq(read.data[self.bits]),
+            ]
         return m

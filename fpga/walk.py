@@ -45,13 +45,14 @@ class TileWalker(wiring.Component):
         mode = Modes(m, f.opcode, self.has)
         m.submodules.rows, m.submodules.cols = rows, cols = Extent(n), Extent(n)
         m.d.comb += [rows.size.eq(f.rows), cols.size.eq(self.geometry.matrix.cols)]
-        down = Loop(m, rows.blocks, "down", rows.single)
-        across = Loop(m, cols.blocks, "across", cols.single)
+        down, across = Loop(m, rows, "down"), Loop(m, cols, "across")
         # From a tile to the one below it, and to the next column of tiles.
         a_by, b_by = register(bits), register(bits)
         m.d.sync += [a_by.eq(Mux(mode.update, 1, f.a_pitch << log)), b_by.eq(Mux(mode.forward, f.b_pitch << log, 1))]
 
         a, b, valid = register(bits), register(bits), Signal()
+        # B's place changes by nothing down a column of tiles: an enable that two things make is a slow one.
+        beside = Mux(down.last, b_by, 0)
         m.d.comb += [
             self.valid.eq(valid),
             self.segment.a.address.eq(a),
@@ -62,8 +63,10 @@ class TileWalker(wiring.Component):
         ]
         with m.If(self.start):
             m.d.sync += [valid.eq(1), a.eq(f.a_base), b.eq(f.b_base), *down.first(), *across.first()]
-        with m.Elif(self.take & ~down.last):
-            m.d.sync += [a.eq(a + a_by), *down.next()]
         with m.Elif(self.take):
-            m.d.sync += [valid.eq(~across.last), a.eq(f.a_base), b.eq(b + b_by), *down.first(), *across.next()]
+            m.d.sync += b.eq(b + beside)
+            with m.If(~down.last):
+                m.d.sync += [a.eq(a + a_by), *down.next()]
+            with m.Else():
+                m.d.sync += [valid.eq(~across.last), a.eq(f.a_base), *down.first(), *across.next()]
         return m

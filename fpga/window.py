@@ -286,7 +286,7 @@ class WindowWalker(wiring.Component):
         m.d.comb += [rows.size.eq(f.rows), cols.size.eq(g.matrix.cols)]
         tiles_down = register(16)
         m.d.sync += tiles_down.eq(Mux(mode.rowwise, f.rows, Mux(mode.kernel_update, 1, rows.blocks)))
-        down, across = Loop(m, tiles_down, "tile"), Loop(m, cols.blocks, "block", cols.single)
+        down, across = Loop(m, tiles_down, "tile"), Loop(m, cols, "block")
         m.submodules.axis_down = y = Axis(n, bits, down=True, has=self.has)
         m.submodules.axis_across = x = Axis(n, bits, down=False, has=self.has)
         active, in_tail, step = Signal(), register(), Signal()

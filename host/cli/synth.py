@@ -25,6 +25,7 @@ def synth(
     in_shape: InShape = None,
     classes: Classes = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the placement.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Try so many seeds, from `--seed` on; the fastest counts.")] = 1,
     json: Json = False,
 ) -> None:
     """Synthesise a core: logic, multipliers, memories, clock, and what that makes of a student's training.
@@ -42,7 +43,7 @@ def synth(
     )
     screen = console(json)
     with screen.status("synthesising (minutes; then it is in the cache)"):
-        cost = synthesise(params, target, seed=seed)
+        cost = synthesise(params, target, seeds=range(seed, seed + seeds))
     report = cycles.report(compiled, "train")
     rate = None if cost.mhz is None else cost.mhz * 1e6 * compiled.batch / report.cycles
     peak = cost.peak_gops(params)
@@ -53,7 +54,7 @@ def synth(
     for name in ("lut", "ff", "dsp", "bram"):
         table.add_row(name, f"{getattr(cost, name):,}")
     if cost.mhz is not None and rate is not None:
-        table.add_row("clock", f"{cost.mhz:g} MHz")
+        table.add_row("clock", f"{cost.mhz:g} MHz (seed {cost.seed})")
         table.add_row("peak", f"{peak:.1f} G operations/s")
         table.add_row(f"training {model}, batch {batch}", f"{rate:,.0f} samples/s")
     table.add_row("busy cells in a training step", f"{report.busy:.1%}")

@@ -17,6 +17,7 @@ from insitu.arch.isa import WORDS, Instruction
 from insitu.arch.params import SCALES, CoreParams
 from insitu.arch.registers import REGISTERS, Error
 from insitu.arch.timing import cost
+from insitu.fpga.axi_lite import READ_LATENCY
 from insitu.fpga.core import Core
 from insitu.sim.emulator import Emulator
 from tests.reference.compare import expect_equal
@@ -87,7 +88,7 @@ class Bench:
         ctx.set(bus.read, 1)
         await ctx.tick()
         ctx.set(bus.read, 0)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(READ_LATENCY - 1)
         return int(ctx.get(bus.read_data))
 
     async def write(self, name: str, value: int, index: int = 0) -> None:

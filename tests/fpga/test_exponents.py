@@ -38,10 +38,12 @@ def test_shifts_bias_and_the_next_exponent() -> None:
 
     async def script(ctx: Any) -> None:
         scales: list[tuple[int, int]] = []
+        coming = [(0, 0)] * (ScaleRegisters.LATENCY - 1)
 
         async def tick() -> None:
-            exponent, following = scales[ctx.get(unit.index) % 3]
+            coming.append(scales[ctx.get(unit.index) % 3])
             await ctx.tick()
+            exponent, following = coming.pop(0)
             ctx.set(unit.scale, exponent & 0xFF | (following & 0xFF) << 8)
 
         for _ in range(600):
@@ -115,7 +117,7 @@ def test_scale_registers_keep_both_writers() -> None:
         for index, value in ((3, 0x1234), (5, 0x5678), (4, 0)):
             ctx.set(unit.bus_index, index)
             ctx.set(unit.core_index, index)
-            await ctx.tick()
+            await ctx.tick().repeat(ScaleRegisters.LATENCY)
             assert ctx.get(unit.bus_o) == ctx.get(unit.core_o) == value
 
     simulate(unit, script)

@@ -8,6 +8,7 @@ import re
 import shlex
 import struct
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_synth_is_of_the_core_that_trains(insitu: Insitu, monkeypatch: pytest.Mo
     """Samples a second are of a program in formats that the core has."""
     compiled: list[Program] = []
 
-    def synthesise(core: CoreParams, target: str, *, seed: int) -> Any:
+    def synthesise(core: CoreParams, target: str, *, seeds: Sequence[int]) -> Any:
         return Cost(target=target, lut=1, ff=1, dsp=1, bram=1, mhz=100.0)
 
     def built(*given: Any, **options: Any) -> Program:

@@ -12,7 +12,7 @@ from amaranth.hdl import Assert
 
 from insitu.arch.errors import ArchError
 from insitu.arch.registers import WINDOW, find
-from insitu.fpga.axi_lite import ADDRESS_BITS, AXI_LITE, AxiLite, Response
+from insitu.fpga.axi_lite import ADDRESS_BITS, AXI_LITE, READ_LATENCY, AxiLite, Response
 from tests.fpga.formal.prove import prove
 
 
@@ -94,8 +94,8 @@ def bench() -> tuple[Module, list[Any]]:
         m.d.comb += Assert(axi.rresp == Mux(read_ok, Response.OKAY, Response.DECERR))
         m.d.comb += Assert(axi.rdata == Mux(read_ok, fetched, 0))
 
-    # The bus answers three cycles after it was read, and that is what goes out.
-    ages = Signal(4)
+    # The bus answers so many cycles after it was read, and that is what goes out.
+    ages = Signal(READ_LATENCY + 1)
     m.d.sync += ages.eq(Cat(bus.read, ages[:-1]))
     with m.If(ages[-1]):
         m.d.comb += Assert(axi.rvalid & ~read_before)
