@@ -90,6 +90,11 @@ class Compared:
         return Cat(self.above(bit) for bit in range(width))
 
 
+def stepped(count: Value, up: Value, down: Value) -> Value:
+    """count + up - down, of two flags: both sums are there before the flags are."""
+    return Mux(down, Mux(up, count, count - 1), Mux(up, count + 1, count))[: len(count)]
+
+
 def any_of(values: Sequence[Value]) -> Value:
     """The OR of values, as a tree."""
     level = list(values)

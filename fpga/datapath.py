@@ -16,7 +16,7 @@ from insitu.arch.numbers import ALIGN_MAX
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
 from insitu.fpga.array import MacArray
-from insitu.fpga.common import FieldsLayout, copies, delay, register
+from insitu.fpga.common import FieldsLayout, any_of, copies, delay, register, stepped
 from insitu.fpga.drain import NARROW_LATENCY, UPDATE_LATENCY, Drain
 from insitu.fpga.fit import drive_fit
 from insitu.fpga.geometry import GeometryLayout
@@ -249,9 +249,7 @@ class Datapath(wiring.Component):
                 for k in range(n):
                     m.d.sync += [near[k].eq(column & (turn <= k)), far[k].eq(column & (turn > k))]
             m.d.sync += read.enable.eq(Cat(active for active, _ in sources).any())
-            for active, address in sources:
-                with m.If(active):
-                    m.d.sync += place.eq(address)
+            m.d.sync += place.eq(any_of([Mux(active, address, 0) for active, address in sources]))
 
         request(
             Memory.ACT,
@@ -505,7 +503,7 @@ class Datapath(wiring.Component):
         sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
         stored = Signal()
         m.d.sync += [
-            credit.eq(credit + self.taken - asked),
+            credit.eq(stepped(credit, self.taken, asked)),
             credited.eq(self.taken | Mux(asked, credit != 1, credit != 0)),
             all_sent.eq(sent),
             stored.eq(store & ~beats.more & ~start_stream & sent),

@@ -95,34 +95,39 @@ class Issue(wiring.Component):
             tiles.shape.eq(self.shape),
             tiles.step.eq(closed),
         ]
-        # `free`: hold == 0, the tile before has left.
-        runs, holds, closing, frees = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += frees.eq(free)
-        with m.If(self.start):
-            m.d.comb += frees.eq(1)
-            m.d.sync += hold.eq(0)
-        with m.Elif(closed & product):
+        # `free`: hold == 0, the tile before has left. After a tile's last step it is held for as long as that one
+        # takes; `frees` is what follows then, `waited` what follows else.
+        frees, waited = Signal(), free | (hold == 1)
+        with m.If(product):
             m.d.comb += frees.eq(tiles.count == 1)
-            m.d.sync += hold.eq(tiles.count - 1)
-        with m.Elif(closed & mode.unpool):
+        with m.Elif(mode.unpool):
             m.d.comb += frees.eq(done == 0)
-            m.d.sync += hold.eq(done)
-        with m.Elif(~free):
-            m.d.comb += frees.eq(hold == 1)
-            m.d.sync += hold.eq(hold - 1)
+        with m.Else():
+            m.d.comb += frees.eq(waited)
+        with m.If(self.start):
+            m.d.sync += [hold.eq(0), free.eq(1)]
+        with m.Elif(closed):
+            m.d.sync += [hold.eq(Mux(product, tiles.count - 1, Mux(mode.unpool, done, hold - ~free))), free.eq(frees)]
+        with m.Else():
+            m.d.sync += [hold.eq(hold - ~free), free.eq(waited)]
         with m.If(self.start):
             m.d.sync += done.eq(0)
         with m.Elif(issued):
             m.d.sync += done.eq(Mux(closes, 0, done + 1))
-        # Whether there is a step is a register too: it follows from what the others will be.
+        # Whether there is a step is a register too: the next of a segment, the first of the next, or one that waits.
         only = segment.single | single
-        m.d.comb += [
-            runs.eq(self.start | (running & ~(closed & now.final))),
-            holds.eq(self.take | (loaded & ~(issued & ends))),
-            closing.eq(Mux(self.take, only & segment.last, Mux(issued, nears & now.last, closes))),
-        ]
-        m.d.sync += [running.eq(runs), loaded.eq(holds), closes.eq(closing), free.eq(frees)]
-        m.d.sync += issued.eq(runs & holds & (~closing | frees))
+        first, further = ~(only & segment.last), ~(nears & now.last) | waited
+        with m.If(self.start):
+            m.d.sync += [running.eq(1), issued.eq(loaded | self.valid)]
+        with m.Elif(self.take):
+            follows = first | Mux(closed, frees, waited)
+            m.d.sync += issued.eq(running & ~(closed & now.final) & follows)
+        with m.Elif(issued):
+            m.d.sync += issued.eq(~ends & further)
+        with m.Else():
+            m.d.sync += issued.eq(running & loaded & (~closes | waited))
+        with m.If(closed & now.final):
+            m.d.sync += running.eq(0)
 
         # How far it is to the next step's places; A's column goes on to the next word where B's row goes around.
         a_by, b_by = register(bits, name="a_by"), register(bits, name="b_by")
@@ -135,16 +140,20 @@ class Issue(wiring.Component):
 
         with m.If(self.take):
             m.d.sync += [
+                loaded.eq(1),
                 now.eq(segment),
                 left.eq(self.span),
                 ends.eq(only),
+                closes.eq(~first),
                 nears.eq(double),
                 *steps(segment.a.turn == n - 1, segment.b.turn == n - 1),
             ]
         with m.Elif(issued):
             m.d.sync += [
+                loaded.eq(~ends),
                 left.eq(left - 1),
                 ends.eq(nears),
+                closes.eq(nears & now.last),
                 nears.eq(left == 3),
                 now.a.turn.eq(now.a.turn + 1),
                 now.b.turn.eq(now.b.turn + 1),

@@ -36,34 +36,39 @@ def connect(
     """A bank as a submodule of m; the word at `read`, three cycles later, from registers straight behind the memory.
     enable, target, word: written; they reach the memory in the next cycle, as `read` does.
 
-    A platform that has `page_words` gets a bank of more words as memories of so many, each with registers of its own
-    before and after it, where block RAMs are wider than deep banks would have them: a block RAM's own output register
-    can only take what no multiplexer stands before. The same words in the same cycles.
+    A platform that has `page_words` gets a bank of more words as memories of so many, and of as many bits as a block
+    RAM of that depth has (`block_width`), each with registers of its own before and after it: a block RAM's own output
+    register can only take what no multiplexer stands before, and block RAMs of one bank may lie far from each other.
+    The same words in the same cycles.
     """
     whole: int = bank.depth
     words = min(whole, getattr(platform, "page_words", whole))
+    block_width = getattr(platform, "block_width", lambda _depth: len(word))
     pages, low = -(-whole // words), address_bits(words)
-    captured = []
+    captured: list[Value] = []
     data = register(len(word), name=f"{name}_data")
     m.d.sync += data.eq(word)
     for page in range(pages):
-        part, label = bank, name
-        if pages > 1:
-            depth, label = min(words, whole - page * words), f"{name}_page_{page}"
-            part = memory.Memory(shape=bank.shape, depth=depth, init=[], attrs=ATTRIBUTES)
-        m.submodules[label] = part
-        reader, writer = part.read_port(), part.write_port()
-        writes, out = Signal(name=f"{label}_writes"), register(len(word), name=f"{label}_out")
-        m.d.sync += [
-            writes.eq(enable & (target[low:] == page) if pages > 1 else enable),
-            out.eq(reader.data),
-        ]
-        m.d.comb += [
-            reader.addr.eq(copies(m, read[:low], 1, f"{label}_address")[0][: len(reader.addr)]),
-            writer.addr.eq(copies(m, target[:low], 1, f"{label}_place")[0][: len(writer.addr)]),
-            writer.data.eq(data),
-            writer.en.eq(writes),
-        ]
+        depth = min(words, whole - page * words)
+        width, out = block_width(depth), register(len(word), name=f"{name}_out_{page}")
+        here = enable & (target[low:] == page) if pages > 1 else enable
+        for first in range(0, len(word), width):
+            bits = min(width, len(word) - first)
+            part, label = bank, name
+            if (pages, bits) != (1, len(word)):
+                part, label = (
+                    memory.Memory(shape=bits, depth=depth, init=[], attrs=ATTRIBUTES),
+                    f"{name}_{page}_{first}",
+                )
+            m.submodules[label] = part
+            reader, writer = part.read_port(), part.write_port()
+            m.d.sync += out[first : first + bits].eq(reader.data)
+            m.d.comb += [
+                reader.addr.eq(copies(m, read[:low], 1, f"{label}_address")[0][: len(reader.addr)]),
+                writer.addr.eq(copies(m, target[:low], 1, f"{label}_place")[0][: len(writer.addr)]),
+                writer.data.eq(data[first : first + bits]),
+                writer.en.eq(copies(m, here, 1, f"{label}_writes")[0]),
+            ]
         captured.append(out)
     which = delay(m, read[low:], 3, f"{name}_which", data=True)[-1] if pages > 1 else None
     return captured[0] if which is None else Array(captured)[which]

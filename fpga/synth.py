@@ -111,9 +111,13 @@ def _read(place: Path) -> Cost:
 
 @dataclass(frozen=True)
 class Ecp5:
-    """What memories are made for (fpga/memory.py): block RAMs of 8,192 words of two bits, and none that are deeper."""
+    """What memories are made for (fpga/memory.py): block RAMs of 18 kb, none of them deeper than 8,192 words."""
 
     page_words: int = 8192
+
+    def block_width(self, depth: int) -> int:
+        """Bits of a block RAM's words, of which it has `depth`."""
+        return next(bits for words, bits in ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2)) if depth <= words)
 
 
 def _part(target: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.isa import Opcode
 from insitu.arch.params import CoreParams
 from insitu.fpga import passes
-from insitu.fpga.common import FieldsLayout, copies, count_of, delay, lanes, register
+from insitu.fpga.common import FieldsLayout, copies, count_of, delay, lanes, register, stepped
 from insitu.fpga.fit import Fit, FitLayout
 from insitu.fpga.memory import address_bits
 from insitu.fpga.passes import among
@@ -207,10 +207,11 @@ class OutputQueue(wiring.Component):
         ]
         m.d.sync += [
             filled.eq(filled + self.i_valid),
-            taken_from.eq(taken_from + self.taken),
-            level.eq(level + self.i_valid - self.taken),
+            level.eq(stepped(level, self.i_valid, self.taken)),
             waits.eq(self.i_valid | Mux(self.taken, level > 1, waits)),
         ]
+        with m.If(self.taken):
+            m.d.sync += taken_from.eq(taken_from + 1)
         with m.If(self.flush):
             m.d.sync += [filled.eq(0), taken_from.eq(0), level.eq(0), waits.eq(0)]
         with m.If(free):
