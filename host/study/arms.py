@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,7 @@ class Data:
 
 def build(setting: Setting, dataset: Dataset, folder: str, seed: int) -> nn.Module:
     """The student with the initial weights of a seed; a file's path begins in `folder`. Raises StudentError."""
-    spec = setting.student
-    file, colon, factory = spec.rpartition(":")
-    if colon and file.endswith(".py"):
-        spec = f"{Path(folder) / Path(file).expanduser()}:{factory}"
+    spec = students.anchored(setting.student, folder)
     return students.build(spec, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
 
 
