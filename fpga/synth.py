@@ -22,19 +22,13 @@ from insitu.arch.params import CoreParams
 from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil
 from insitu.fpga.netlist import pack
+from insitu.fpga.targets import GRADES, TARGETS
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
 VERSION = 5
 #: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
 ASKED_MHZ = 125
-#: ECP5 parts come in speed grades 6, the slowest, to 8, which is meant where none is named.
-_SIZES, _GRADES = ("85k", "45k", "25k"), (6, 7, 8)
-TARGETS = (
-    *(f"ecp5-{size}" for size in _SIZES),
-    *(f"ecp5-{size}-{grade}" for size in _SIZES for grade in _GRADES),
-    "xc7",
-)
 #: Before the vendor's script: what stands for itself (common.copies) shall not be merged, and block RAMs need not tell
 #: what a word that is read as it is written would be, for none is in a core.
 _PREPARE = f"""
@@ -125,7 +119,7 @@ def _part(target: str) -> tuple[str, int]:
     if target == "xc7":
         return "", 0
     _, size, *grade = target.split("-")
-    return size, int(grade[0]) if grade else _GRADES[-1]
+    return size, int(grade[0]) if grade else GRADES[-1]
 
 
 def _tools(target: str) -> list[str]:

@@ -40,3 +40,7 @@ class CheckpointError(HostError):
 
 class StudyError(HostError):
     """A study's file, storage or report that cannot be."""
+
+
+class StudyNotBegun(StudyError):
+    """A study that nothing was run of yet."""

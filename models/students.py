@@ -68,6 +68,12 @@ def build(spec: str, *, in_shape: tuple[int, ...], classes: int, seed: int) -> n
     return module
 
 
+def anchored(spec: str, folder: str | Path) -> str:
+    """The same specification, a file's path, where it has one, beginning in `folder`."""
+    file, colon, factory = spec.rpartition(":")
+    return f"{Path(folder) / Path(file).expanduser()}:{factory}" if colon and file.endswith(".py") else spec
+
+
 def _options(spec: str, text: str) -> dict[str, float]:
     """ "width=0.5,blocks=2" as numbers, whole ones as int."""
     found: dict[str, float] = {}

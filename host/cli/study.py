@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ def run(
     with store.opened(study, write=True) as kept, engines.opened(engine, workers) as pool:
         before = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
         with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
-            task = progress.add_task(study.name, total=search.planned(study), completed=before)
+            task = progress.add_task(study.name, total=search.planned(study, kept), completed=before)
 
             def told(kind: str, line: str) -> None:
                 progress.console.print(f"{kind}: {line}", markup=False, highlight=False, soft_wrap=True)
@@ -102,7 +103,7 @@ def list_(
 
     Example: `insitu study list examples/studies`
     """
-    from insitu.host.errors import StudyError
+    from insitu.host.errors import StudyError, StudyNotBegun
     from insitu.host.study import schema, search, store, table
 
     if not folder.is_dir():
@@ -120,9 +121,9 @@ def list_(
                 "planned": search.planned(study),
                 "done": 0,
             }
-            if store.exists(study):
-                with store.opened(study, write=False) as kept:
-                    row["done"] = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
+            with contextlib.suppress(StudyNotBegun), store.opened(study, write=False) as kept:
+                row["done"] = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
+                row["planned"] = search.planned(study, kept)
         except StudyError as error:
             row = {"file": str(path), "problem": str(error)}
         found.append(row)

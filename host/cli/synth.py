@@ -34,6 +34,7 @@ def synth(
     """
     from insitu.arch.params import CoreParams
     from insitu.fpga.synth import synthesise
+    from insitu.fpga.targets import RESOURCES
     from insitu.sim import cycles
 
     params = CoreParams.parse(core)
@@ -51,7 +52,7 @@ def synth(
         emit({**cost.to_json(), "gops": peak, "model": model, "samples_per_second": rate, "busy": report.busy})
         return
     table = Table("", "")
-    for name in ("lut", "ff", "dsp", "bram"):
+    for name in RESOURCES:
         table.add_row(name, f"{getattr(cost, name):,}")
     if cost.mhz is not None and rate is not None:
         table.add_row("clock", f"{cost.mhz:g} MHz (seed {cost.seed})")

@@ -148,7 +148,7 @@ def _plans(graph: Graph, core: CoreParams, declaration: Declaration, batch: int,
     graphs = [g for g, problem in zip(graphs, lacking, strict=True) if not problem]
     plans, problems = _fitting(graphs, core, declaration, batch, optimizer)
     if not plans:
-        raise CompileError(f"{problems[0]}; {_remedy(graphs, core, declaration, batch)}")
+        raise CompileError(f"{problems[0]}; {_remedy(graphs, core, declaration, batch, optimizer)}")
     return plans
 
 
@@ -164,16 +164,20 @@ def _fitting(
     return plans, problems
 
 
-def _remedy(graphs: Sequence[Graph], core: CoreParams, declaration: Declaration, batch: int) -> str:
-    """The largest batch that fits, in words."""
+def _remedy(
+    graphs: Sequence[Graph], core: CoreParams, declaration: Declaration, batch: int, optimizer: Optimizer
+) -> str:
+    """The largest batch that fits, in as many parts as the one that does not, in words."""
     fits, fails = 0, batch
     while fails - fits > 1:
         middle = (fits + fails) // 2
-        if _fitting(graphs, core, declaration, middle, Optimizer())[0]:
+        if _fitting(graphs, core, declaration, middle, optimizer)[0]:
             fits = middle
         else:
             fails = middle
-    return f"the largest batch that fits is {fits}" if fits else "no smaller batch fits"
+    parts = optimizer.micro_batches
+    largest = f"{fits * parts} in {parts} micro-batches" if parts > 1 else f"{fits}"
+    return f"the largest batch that fits is {largest}" if fits else "no smaller batch fits"
 
 
 def _compiled(plan: Plan, start: Start, rates: rate.Rates, meta: dict[str, Any]) -> Compiled:

@@ -72,10 +72,12 @@ class Start:
         self.scales[self._plan.register(name)] = found.exponent
 
     def _fraction(self, layer: Layer, seen: float, learning_rate: float) -> int:
-        """Bits of a layer's velocities below its masters' last place: as many as leave room for the largest gradient
-        step after step, with one bit to spare. Raises CompileError where even the coarsest velocity has too little."""
-        tensor = self._plan.tensors[velocity(layer.name)]
-        most = learning_rate / self._plan.batch * seen / (1 - self._plan.optimizer.momentum)
+        """Bits of a layer's velocities below its masters' last place: as many as leave room for the largest gradient,
+        and the decay of the largest master, step after step, with one bit to spare. Raises CompileError where even the
+        coarsest velocity has too little."""
+        tensor, optimizer = self._plan.tensors[velocity(layer.name)], self._plan.optimizer
+        largest = float(np.abs(self._format(masters(layer.name)).real(self.masters[masters(layer.name)])).max())
+        most = learning_rate * (seen / self._plan.batch + optimizer.weight_decay * largest) / (1 - optimizer.momentum)
         if most == 0:
             return 0
         (least, highest), exponent = FRACTIONS, self.scales[tensor.scale]

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from insitu.arch.declaration import Role
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
+from insitu.fpga.targets import RESOURCES
 
-#: What of a synthesis is kept and estimated.
-RESOURCES = ("lut", "ff", "dsp", "bram")
 SYNTHESISED, ESTIMATED = "synthesis", "model"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,7 @@ class Data:
 
 def build(setting: Setting, dataset: Dataset, folder: str, seed: int) -> nn.Module:
     """The student with the initial weights of a seed; a file's path begins in `folder`. Raises StudentError."""
-    spec = setting.student
-    file, colon, factory = spec.rpartition(":")
-    if colon and file.endswith(".py"):
-        spec = f"{Path(folder) / Path(file).expanduser()}:{factory}"
+    spec = students.anchored(setting.student, folder)
     return students.build(spec, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
 
 
@@ -81,7 +77,8 @@ def insitu(setting: Setting, data: Data, folder: str, seed: int) -> Run:
     step = cycles.report(made.program, "train")
     rules = preset.rules if preset else Rules()
     found: Run = {"seed": seed, "accuracy": [], "held_out": [], "cycles": 0, "saturated": 0, "overflow": False}
-    steps = -(-len(dataset.y_train) // setting.batch) * setting.epochs
+    per_epoch = -(-len(dataset.y_train) // setting.batch)
+    steps = per_epoch * setting.epochs
     every = max(1, steps // STATISTICS_STEPS)
     with open_device(setting.core, statistics=True, rules=rules) as driver:
         device: Any = driver.device
@@ -92,7 +89,7 @@ def insitu(setting: Setting, data: Data, folder: str, seed: int) -> Run:
         def on_step(done: int, _: int) -> None:
             device.collect((done + 1) % every == 0)
 
-        def on_epoch(_: int) -> None:
+        def on_epoch(epoch: int) -> None:
             counters = driver.counters
             found["cycles"] += counters.cycles
             found["saturated"] += counters.saturated
@@ -102,6 +99,7 @@ def insitu(setting: Setting, data: Data, folder: str, seed: int) -> Run:
             if len(data.y_held):
                 found["held_out"].append(accuracy(driver, data.x_held, data.y_held))
             driver.clear_counters()
+            on_step((epoch + 1) * per_epoch, steps)
 
         on_step(0, steps)
         targets = labels.one_hot(dataset.y_train, dataset.classes)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from insitu.host.errors import HostError, StudyError
-from insitu.host.study import arms, points
+from insitu.host.study import arms, points, trial
 from insitu.host.study.points import Point
 from insitu.host.study.schema import Study
 from insitu.host.study.setting import Setting
-from insitu.models import datasets
 from insitu.models.datasets import Dataset
 
 #: Axes whose values are right or wrong by themselves; a width may be wrong beside another one only.
@@ -19,7 +18,10 @@ _ALONE = ("student", "core", "format")
 def check(study: Study, root: str | None) -> None:
     """See that the data are there and that every listed point compiles; of a search, its base and each value that is
     listed, and both ends of ranges. Raises HostError, ModelsError or ArchError."""
-    data = datasets.load(study.data, root)
+    try:
+        data = trial.held_out(study.data, root, study.holdout).dataset
+    except StudyError as error:
+        raise StudyError(f"{study.path}: {error}") from error
     seen = set()
     for point in (*_points(study), *points.compared(study)):
         setting = point.setting(study)

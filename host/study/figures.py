@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from insitu.fpga.targets import RESOURCES
 from insitu.host.study.front import front, sensitivity
 from insitu.host.study.summary import WIDTHS, Entry, floats, resources
 
@@ -113,7 +114,7 @@ def fronts(found: Sequence[Entry]) -> list[Figure]:
         if len({cost for cost, _ in priced}) < 2:
             continue
         on = {id(priced[i][1]) for i in front([(cost, e.score) for cost, e in priced])}
-        area = name in ("lut", "ff", "dsp", "bram")
+        area = name in RESOURCES
         known = [(c, e) for c, e in priced if id(e) not in on and (e.known_area or not area)]
         estimated = [(c, e) for c, e in priced if id(e) not in on and area and not e.known_area]
         series = [

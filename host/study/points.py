@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,22 +39,25 @@ def listed(study: Study) -> list[Point]:
     return _distinct(study, points)
 
 
-def compared(study: Study) -> list[Point]:
-    """What is trained beside the points: float32 for every student, batch, rate and so on of a grid; the formats named,
-    and QPyTorch at those of them that are no presets. Raises StudyError."""
+def compared(study: Study, leading: Sequence[Point] = ()) -> list[Point]:
+    """What is trained beside the points: float32 for every student, batch, rate and so on of a grid, of the presets
+    named and of `leading`, a search's; the formats named, and QPyTorch at those of them that are no presets. Raises
+    StudyError."""
     found: list[Point] = []
     compare = study.compare
     students = next((axis.values for axis in study.space if axis.name == "student"), (study.base["student"],))
     if compare.float32:
         listing = study.search.method in ("grid", "one-at-a-time")
         seen = listed(study) if listing else [Point(values={"student": s}) for s in students]
-        found += [Point(values=_only(p.values, _FLOAT_AXES), arm="float32") for p in seen]
+        found += map(_float, seen)
     for student, text in itertools.product(students, compare.formats):
         values: dict[str, Value] = {"student": student, "format": text}
         found.append(Point(values=values))
+        if compare.float32:
+            found.append(_float(found[-1]))
         if compare.qpytorch and text not in PRESETS:
             found.append(Point(values=values, arm="qpytorch"))
-    return _distinct(study, found)
+    return _distinct(study, [*found, *map(_float, leading)])
 
 
 def _values(study: Study) -> Iterator[dict[str, Value]]:
@@ -68,8 +71,10 @@ def _values(study: Study) -> Iterator[dict[str, Value]]:
             yield from ({axis.name: value} for value in axis.values)
 
 
-def _only(values: Mapping[str, Value], names: tuple[str, ...]) -> dict[str, Value]:
-    return {name: value for name, value in values.items() if name in names}
+def _float(point: Point) -> Point:
+    """The float32 student that is trained like a point's: what a preset trains with stays."""
+    kept = {name: v for name, v in point.values.items() if name in _FLOAT_AXES or (name == "format" and v in PRESETS)}
+    return Point(values=kept, arm="float32")
 
 
 def _distinct(study: Study, points: Any) -> list[Point]:

@@ -11,19 +11,20 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
 from insitu.arch.params import CoreParams
+from insitu.fpga.targets import RESOURCES
 from insitu.host.errors import HostError, StudyError
 from insitu.host.study import area, points, search
 from insitu.host.study.engine import Engine
 from insitu.host.study.front import front
-from insitu.host.study.schema import AREA_OBJECTIVES, Study
+from insitu.host.study.schema import Area, Study
 from insitu.host.study.setting import Setting
 from insitu.host.study.store import RECORD, Store, Trials, point_of
 
 Execute = Callable[[Mapping[str, Any]], dict[str, Any]]
 #: Called with what ended ("trial", "core") and a line about it.
 Told = Callable[[str, str], None]
-#: Attribute of Optuna's study that holds the fitted model.
-MODEL = "insitu:model"
+#: Begin of the attribute of Optuna's study that holds the fitted model of a target.
+_MODEL = "insitu:model:"
 #: Random points that a model's cores are chosen from where the search has no list.
 _DRAWN = 64
 
@@ -43,7 +44,7 @@ class Runner:
     def run(self, kept: Store) -> None:
         """Run all that is not done. What was done stays, whatever stops this. Raises HostError where a core cannot be
         synthesised."""
-        asks_area = any(name in AREA_OBJECTIVES for name in self.study.search.objectives)
+        asks_area = bool(self.study.search.areas)
         self._settle(kept)
         first = [(kept.compared, trial) for trial in search.compared(self.study, kept)]
         if asks_area and self.study.area.source == "model":
@@ -54,8 +55,9 @@ class Runner:
             if asks_area:
                 self._price(kept, [core for trial in batch if (core := _core(self._setting(trial)))])
             self._settle(kept)
-        self._train(kept, first)
-        self._settle(kept)
+        for last in (first, ((kept.compared, trial) for trial in search.twins(self.study, kept))):
+            self._train(kept, list(last))
+            self._settle(kept)
         self._price_all(kept)
 
     def _setting(self, trial: FrozenTrial) -> Setting | None:
@@ -74,7 +76,7 @@ class Runner:
                 try:
                     setting = point_of(trial).setting(self.study)
                 except StudyError as error:
-                    trials.fail(trial, str(error))
+                    trials.fail(trial, str(error), forever=True)
                     continue
                 trials.begin(trial)
                 request = {"setting": setting.to_json(), "folder": str(self.study.folder), "root": self.root}
@@ -93,7 +95,7 @@ class Runner:
 
     def _settle(self, kept: Store) -> None:
         """Complete the trials that have their record and whose values are known."""
-        model, areas = model_of(kept), kept.areas()
+        model, areas = model_of(kept, self.study.area), kept.areas()
         for trials in (kept.points, kept.compared):
             for trial in trials.all():
                 if trial.state.is_finished() or RECORD not in trial.user_attrs:
@@ -115,7 +117,7 @@ class Runner:
         if name == "bits":
             return float(area.memory_bits(core))
         known = areas.get(area.key(core, self.study.area.target))
-        if known is None and model is not None and self.study.area.source == "model":
+        if known is None and model is not None:
             known = model.estimate(core)
         return None if known is None else float(known[name])
 
@@ -158,19 +160,19 @@ class Runner:
             self._synthesise(kept, cores)
             return
         self._fit(kept, list(dict.fromkeys(cores)))
-        if model_of(kept) is None:  # few cores: each is known
+        if model_of(kept, self.study.area) is None:  # few cores: each is known
             return
         while missing := area.unknown(self._front(kept, records), kept.areas(), self.study.area.target):
             self._synthesise(kept, missing)
 
     def _front(self, kept: Store, records: Sequence[Mapping[str, Any]]) -> list[CoreParams]:
         """The cores on a front of accuracy against any resource or the cycles."""
-        model, areas = model_of(kept), kept.areas()
+        model, areas = model_of(kept, self.study.area), kept.areas()
         assert model is not None
         mine = [r for r in records if r["setting"]["core"]]
         cores = [CoreParams.from_json(r["setting"]["core"]) for r in mine]
         found: list[CoreParams] = []
-        for name in (*area.RESOURCES, "cycles", "bits"):
+        for name in (*RESOURCES, "cycles", "bits"):
             values = [self._value(name, r, areas, model) for r in mine]
             pairs = [(float(v or 0.0), score(r)) for v, r in zip(values, mine, strict=True)]
             found += [cores[i] for i in front(pairs)]
@@ -178,7 +180,7 @@ class Runner:
 
     def _fit(self, kept: Store, cores: Sequence[CoreParams]) -> None:
         """Synthesise some of the cores, all unlike, and keep a model fitted to them."""
-        if model_of(kept) is not None:
+        if model_of(kept, self.study.area) is not None:
             return
         chosen = area.spread(cores, self.study.area.samples)
         self._synthesise(kept, chosen)
@@ -187,7 +189,7 @@ class Runner:
         areas = kept.areas()
         target = self.study.area.target
         fitted = area.fit(chosen, [areas[area.key(core, target)] for core in chosen])
-        kept.points.study.set_user_attr(MODEL, fitted.to_json())
+        kept.points.study.set_user_attr(_model_key(self.study.area), fitted.to_json())
 
     def _synthesise(self, kept: Store, cores: Sequence[CoreParams]) -> None:
         target = self.study.area.target
@@ -201,10 +203,14 @@ class Runner:
             self.told("core", f"{found['lut']:,} LUT, {found['dsp']} DSP")
 
 
-def model_of(kept: Store) -> area.Model | None:
-    """The fitted model of a study's storage."""
-    data = kept.points.study.user_attrs.get(MODEL)
+def model_of(kept: Store, wanted: Area) -> area.Model | None:
+    """The model fitted for what a study wants; None where there is none, or it wants no model."""
+    data = kept.points.study.user_attrs.get(_model_key(wanted)) if wanted.source == "model" else None
     return None if data is None else area.Model(**data)
+
+
+def _model_key(wanted: Area) -> str:
+    return f"{_MODEL}{wanted.target}:{wanted.samples}"
 
 
 def score(record: Mapping[str, Any]) -> float:

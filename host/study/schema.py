@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from insitu.arch.errors import ArchError
+from insitu.fpga.targets import RESOURCES, TARGETS
 from insitu.host.errors import StudyError
 from insitu.host.study.presets import PRESETS
 from insitu.host.study.reading import Reader
@@ -16,11 +17,8 @@ from insitu.host.study.space import POLICIES, ROUNDINGS, SCHEDULES, Axis, read_a
 
 METHODS = ("grid", "one-at-a-time", "random", "optuna")
 #: What a search can aim at: the largest accuracy, the least of all else.
-OBJECTIVES = ("accuracy", "cycles", "bits", "lut", "ff", "dsp", "bram")
-AREA_OBJECTIVES = ("lut", "ff", "dsp", "bram")
+OBJECTIVES = ("accuracy", "cycles", "bits", *RESOURCES)
 SOURCES = ("synthesis", "model", "none")
-#: Targets of synthesis without place and route: minutes a core become tens of them with it.
-TARGETS = ("xc7", *(f"ecp5-{size}-{grade}" for size in ("85k", "45k", "25k") for grade in (6, 7, 8)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +31,11 @@ class Search:
     together: int = 8
     seed: int = 0
     objectives: tuple[str, ...] = ("accuracy",)
+
+    @property
+    def areas(self) -> tuple[str, ...]:
+        """The objectives that a core's area tells."""
+        return tuple(name for name in self.objectives if name in RESOURCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +199,8 @@ def _area(reader: Reader, search: Search) -> Area:
         samples=reader.integer("samples", 8, 4),
     )
     reader.finish()
-    asked = [name for name in search.objectives if name in AREA_OBJECTIVES]
-    if asked and area.source == "none":
-        raise StudyError(f"search.objectives has {asked[0]!r}: say where area comes from, area.source of {SOURCES[:2]}")
+    if search.areas and area.source == "none":
+        raise StudyError(
+            f"search.objectives has {search.areas[0]!r}: say where area comes from, area.source of {SOURCES[:2]}"
+        )
     return area

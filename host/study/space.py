@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from optuna.distributions import (
     BaseDistribution,
@@ -19,12 +19,13 @@ from insitu.arch.declaration import WIDTHS, ExponentPolicy, Role
 from insitu.arch.numbers import Rounding
 from insitu.host.errors import StudyError
 from insitu.host.study.reading import Reader
+from insitu.host.train import Schedule
 
 Value = str | int | float
 
 ROUNDINGS = {rounding.name.lower(): rounding for rounding in Rounding}
 POLICIES = tuple(policy.value for policy in ExponentPolicy)
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
 #: Roles that the axes `bits` and `rounding` set together.
 BITS_ROLES = (Role.WEIGHT, Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
 ROUNDING_ROLES = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT, Role.MASTER)

@@ -1,7 +1,7 @@
 """Where a study is kept: Optuna's storage, SQLite or PostgreSQL, written by one process at a time.
 
 A trial is made with its point, atomically; its record comes before its state, so a trial that has a record is done and
-one that has none was never finished. Nothing else is needed to go on after a kill.
+one that has none was never finished. Nothing else is needed to go on after a kill. Reading writes nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from insitu.host.errors import StudyError
+from insitu.host.errors import StudyError, StudyNotBegun
 from insitu.host.study.points import Point
 from insitu.host.study.schema import Study
 from insitu.host.study.space import Value
@@ -32,19 +32,22 @@ Record = Mapping[str, Any]
 Aim = Literal["maximize", "minimize"]
 #: Names of the attributes of a trial and of a study in Optuna's storage.
 POINT, ARM, RECORD, PROBLEM = "insitu:point", "insitu:arm", "insitu:record", "insitu:problem"
-_IDENTITY, _AREA = "insitu:study", "insitu:area:"
-#: What a study's file may change though trials were run.
-_FREE = (("search", "trials"), ("area",))
+_IDENTITY, _RECORDS, _AREA = "insitu:study", "insitu:records", "insitu:area:"
+#: Raised by one whenever what a record holds changes; studies begun before there was a number have records of 1.
+RECORDS = 2
 
 
 class Trials:
     """The trials of one of Optuna's studies: the points of a search, or what they are compared with."""
 
-    def __init__(self, storage: RDBStorage, name: str, directions: Sequence[Aim]) -> None:
+    def __init__(self, storage: RDBStorage, name: str, directions: Sequence[Aim], *, write: bool) -> None:
         self.storage = storage
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-        )
+        if write:
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+            )
+        else:
+            self.study = optuna.load_study(storage=storage, study_name=name)
 
     def all(self) -> list[FrozenTrial]:
         """Every trial by its number, whatever its state."""
@@ -73,10 +76,10 @@ class Trials:
         """A trial that has its record is done."""
         self.storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, values)
 
-    def fail(self, trial: FrozenTrial, problem: str) -> None:
-        """A trial that cannot be is done, and why."""
+    def fail(self, trial: FrozenTrial, problem: str, *, forever: bool = False) -> None:
+        """Keep why a trial failed. One that can never be is done; another waits for the next run."""
         self.storage.set_trial_user_attr(trial._trial_id, PROBLEM, problem)
-        self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL if forever else TrialState.WAITING)
 
 
 def point_of(trial: FrozenTrial) -> Point:
@@ -86,26 +89,34 @@ def point_of(trial: FrozenTrial) -> Point:
     return Point(values=values, arm=attrs.get(ARM, "insitu"))
 
 
+def problem_of(trial: FrozenTrial) -> str | None:
+    """Why a trial failed; None where it did not, or did better when it was tried again."""
+    return None if RECORD in trial.user_attrs else trial.user_attrs.get(PROBLEM)
+
+
 class Store:
     """A study in its storage: `points` and, under the same name with " (compared)", `compared`."""
 
-    def __init__(self, study: Study, storage: RDBStorage) -> None:
+    def __init__(self, study: Study, storage: RDBStorage, *, write: bool) -> None:
         aims: list[Aim] = ["maximize" if name == "accuracy" else "minimize" for name in study.search.objectives]
-        self.points = Trials(storage, study.name, aims)
-        self.compared = Trials(storage, f"{study.name} (compared)", ["maximize"])
+        # The points come last: where they are, all is.
+        self.compared = Trials(storage, f"{study.name} (compared)", ["maximize"], write=write)
+        self.points = Trials(storage, study.name, aims, write=write)
         self._check(study)
+        if write:
+            self.points.study.set_user_attr(_RECORDS, RECORDS)
+            self.points.study.set_user_attr(_IDENTITY, dict(study.identity))
 
     def _check(self, study: Study) -> None:
         """Know the study by what decides its results. Raises StudyError where it is another."""
-        mine = json.loads(json.dumps(study.identity))
-        kept = self.points.study.user_attrs.get(_IDENTITY)
-        if kept is not None and (difference := _difference(_fixed(kept), _fixed(mine))):
-            raise StudyError(
-                f"{study.path}: study {study.name!r} in {shown(study.storage)} was begun with {difference}; give this "
-                "one another name, or remove that one"
-            )
-        if kept != mine:
-            self.points.study.set_user_attr(_IDENTITY, mine)
+        attrs = self.points.study.user_attrs
+        if _IDENTITY not in attrs:
+            return
+        where, remedy = f"{study.path}: study {study.name!r} in {shown(study.storage)}", "give this one another name"
+        if (version := attrs.get(_RECORDS, 1)) != RECORDS:
+            raise StudyError(f"{where} has records of version {version}, not {RECORDS}; {remedy}, or remove that one")
+        if difference := _difference(_fixed(attrs[_IDENTITY], study), _fixed(study.identity, study)):
+            raise StudyError(f"{where} was begun with {difference}; {remedy}, or remove that one")
 
     def areas(self) -> dict[str, dict[str, Any]]:
         """Areas by what they are of (`area.key`)."""
@@ -119,17 +130,15 @@ class Store:
 
 @contextlib.contextmanager
 def opened(study: Study, *, write: bool) -> Iterator[Store]:
-    """The study's storage; to write it, by nobody else meanwhile. Raises StudyError where it cannot be opened, another
-    process writes it, or, to read it, nothing was run."""
+    """The study's storage; to write it, by nobody else meanwhile. Raises StudyError where it cannot be opened or
+    another process writes it; StudyNotBegun where, to read it, nothing was run."""
     url = _url(study)
-    if not write:
-        _check_there(study, url)
-    storage = _storage(study, url)
+    storage = _storage(study, url, write=write)
     try:
         with _alone(study, url) if write else contextlib.nullcontext():
             if not write and study.name not in optuna.get_all_study_names(storage):
-                raise StudyError(f"{study.path}: no study {study.name!r} in {shown(study.storage)}: run it first")
-            yield Store(study, storage)
+                raise _not_begun(study)
+            yield Store(study, storage, write=write)
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -138,12 +147,6 @@ def opened(study: Study, *, write: bool) -> Iterator[Store]:
 def shown(url: str) -> str:
     """A storage's URL without its password."""
     return make_url(url).render_as_string(hide_password=True)
-
-
-def exists(study: Study) -> bool:
-    """Whether a SQLite storage is there; a server's is looked for when it is opened."""
-    url = _url(study)
-    return url.get_backend_name() != "sqlite" or Path(url.database).exists()
 
 
 def _url(study: Study) -> Any:
@@ -165,16 +168,28 @@ def _url(study: Study) -> Any:
     return url
 
 
-def _check_there(study: Study, url: Any) -> None:
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        raise StudyError(f"{study.path}: there is no {url.database}: run the study first")
+def _not_begun(study: Study) -> StudyNotBegun:
+    return StudyNotBegun(f"{study.path}: no study {study.name!r} in {shown(study.storage)}: run the study first")
 
 
-def _storage(study: Study, url: Any) -> RDBStorage:
+def _has_tables(url: Any) -> bool:
+    """Whether Optuna made its tables, of which this is the last, in a storage."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database).exists():
+        return False
+    engine = create_engine(url)
+    try:
+        return inspect(engine).has_table("alembic_version")
+    finally:
+        engine.dispose()
+
+
+def _storage(study: Study, url: Any, *, write: bool) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url.get_backend_name() == "sqlite" and not Path(url.database or ".").parent.is_dir():
         raise StudyError(f"storage {shown(study.storage)}: there is no folder {Path(url.database).parent}")
     try:
+        if not write and not _has_tables(url):
+            raise _not_begun(study)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return RDBStorage(url.render_as_string(hide_password=False))
@@ -210,13 +225,13 @@ def _alone(study: Study, url: Any) -> Iterator[None]:
         engine.dispose()
 
 
-def _fixed(identity: Mapping[str, Any]) -> dict[str, Any]:
+def _fixed(identity: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """What of a file may not change once trials were run: all but how many there are and, where no trial is chosen by
+    its area, where areas come from."""
     found: dict[str, Any] = json.loads(json.dumps(identity))
-    for path in _FREE:
-        inner = found
-        for name in path[:-1]:
-            inner = inner.get(name, {})
-        inner.pop(path[-1], None)
+    found.get("search", {}).pop("trials", None)
+    if not study.search.areas:
+        found.pop("area", None)
     return found
 
 

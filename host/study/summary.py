@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from insitu.host.study.area import RESOURCES, SYNTHESISED
+from insitu.fpga.targets import RESOURCES
+from insitu.host.study.area import SYNTHESISED
 from insitu.host.study.presets import PRESETS
 
 #: Columns that say by what arithmetic and how a trial was trained; two trials that agree in all are the same point.

@@ -12,11 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from insitu.arch.declaration import Declaration, Role
 from insitu.arch.params import CoreParams
+from insitu.fpga.targets import RESOURCES
 from insitu.host.study import area, runner
 from insitu.host.study.diagnosis import diagnose
 from insitu.host.study.schema import Study
 from insitu.host.study.setting import Setting
-from insitu.host.study.store import PROBLEM, RECORD, Store, Trials, point_of
+from insitu.host.study.store import RECORD, Store, Trials, point_of, problem_of
 
 #: Roles whose rounding and width have columns.
 ROLES = tuple(role.value for role in Role)
@@ -24,18 +25,18 @@ ROLES = tuple(role.value for role in Role)
 
 def rows(study: Study, kept: Store) -> list[dict[str, Any]]:
     """One flat row for each seed of each trial that is done or failed, points first, in the order of numbers."""
-    areas, model = kept.areas(), runner.model_of(kept)
+    areas, model = kept.areas(), runner.model_of(kept, study.area)
     found: list[dict[str, Any]] = []
     for which, trials in (("point", kept.points), ("compared", kept.compared)):
         for trial in trials.all():
-            if trial.state.is_finished() or RECORD in trial.user_attrs:
+            if RECORD in trial.user_attrs or problem_of(trial):
                 found += _rows(study, which, trial, areas, model)
     return found
 
 
 def trials_json(study: Study, kept: Store) -> list[dict[str, Any]]:
     """Every trial with all that is known of it, JSON-ready."""
-    areas, model = kept.areas(), runner.model_of(kept)
+    areas, model = kept.areas(), runner.model_of(kept, study.area)
     return [
         {
             "trial": trial.number,
@@ -45,7 +46,7 @@ def trials_json(study: Study, kept: Store) -> list[dict[str, Any]]:
             "point": dict(point_of(trial).values),
             "record": trial.user_attrs.get(RECORD),
             "area": _area(study, trial.user_attrs.get(RECORD), areas, model),
-            "problem": trial.user_attrs.get(PROBLEM),
+            "problem": problem_of(trial),
         }
         for which, trials in (("point", kept.points), ("compared", kept.compared))
         for trial in trials.all()
@@ -58,13 +59,11 @@ def frame(study: Study, kept: Store) -> pl.DataFrame:
 
 
 def counts(trials: Trials) -> dict[str, int]:
-    """How many trials are in each state."""
-    states = [t.state for t in trials.all()]
-    return {
-        "done": states.count(TrialState.COMPLETE),
-        "failed": states.count(TrialState.FAIL),
-        "left": sum(not s.is_finished() for s in states),
-    }
+    """How many trials are done, failed (those that another run may try again too) and left."""
+    found = trials.all()
+    done = sum(t.state is TrialState.COMPLETE for t in found)
+    failed = sum(problem_of(t) is not None for t in found)
+    return {"done": done, "failed": failed, "left": len(found) - done - failed}
 
 
 def _rows(
@@ -76,7 +75,7 @@ def _rows(
         "trial": trial.number,
         "arm": point.arm,
         "point": json.dumps(dict(point.values), sort_keys=True),
-        "problem": trial.user_attrs.get(PROBLEM),
+        "problem": problem_of(trial),
     }
     if record is None:
         return [{**head, **_setting_columns(None), **_area_columns(None), **_run_columns(None, None)}]
@@ -124,7 +123,7 @@ def _area(
 
 
 def _area_columns(cost: Mapping[str, Any] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {name: cost[name] if cost else None for name in area.RESOURCES}
+    found: dict[str, Any] = {name: cost[name] if cost else None for name in RESOURCES}
     return found | {
         "area_source": cost["source"] if cost else None,
         "area_error_lut": cost["error"]["lut"] if cost and cost["source"] == area.ESTIMATED else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from insitu.host.errors import StudyError
 from insitu.host.study import arms
 from insitu.host.study.setting import Setting
 from insitu.models import datasets
 
 Record = dict[str, Any]
+#: A cluster's worker may have several threads: torch's generator and number of threads are a process's.
+_ALONE = threading.Lock()
 #: Packages whose versions a record holds.
 PACKAGES = ("insitu", "numpy", "numba", "torch", "optuna")
 _ARMS: Mapping[str, Callable[[Setting, arms.Data, str, int], Record]] = {
@@ -37,8 +41,8 @@ def run(request: Mapping[str, Any]) -> Record:
     """
     setting = Setting.from_json(request["setting"])
     begun, used = time.monotonic(), time.process_time()
-    with _one_thread():
-        data = _data(setting.data, request["root"], setting.holdout)
+    with _ALONE, _one_thread():
+        data = held_out(setting.data, request["root"], setting.holdout)
         runs = [_ARMS[setting.arm](setting, data, request["folder"], seed) for seed in setting.seeds]
     common: Record = {key: runs[0].pop(key) for key in ("cycles_per_step", "busy") if key in runs[0]}
     for one in runs[1:]:
@@ -61,9 +65,15 @@ def versions() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _data(name: str, root: str | None, holdout: float) -> arms.Data:
+def held_out(name: str, root: str | None, holdout: float) -> arms.Data:
+    """A data set with a share of its training images held out. Raises StudyError where that is not one image."""
     dataset = datasets.load(name, root)
-    held = round(len(dataset.y_train) * holdout)
+    count = len(dataset.y_train)
+    held = round(count * holdout)
+    if holdout and not held:
+        raise StudyError(
+            f"holdout is {holdout:g}: none of {count} training images; allowed are 0, {1 / count:.2g} to 0.5"
+        )
     order = np.random.default_rng(0).permutation(len(dataset.y_train))
     kept, out = np.sort(order[held:]), np.sort(order[:held])
     x, y = dataset.x_train, dataset.y_train

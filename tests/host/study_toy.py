@@ -70,9 +70,9 @@ def execute(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def synthesise(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A core: resources that follow from its widths."""
+    """A core: resources that follow from its widths, and the target."""
     core = CoreParams.from_json(request["core"])
-    lut = 100 * core.weight_bits + 20 * core.master_bits + 10 * core.error_bits
+    lut = len(request["target"]) * (100 * core.weight_bits + 20 * core.master_bits + 10 * core.error_bits)
     return {"lut": lut, "ff": 2 * lut, "dsp": core.n, "bram": core.master_bits, "mhz": None, "source": "synthesis"}
 
 

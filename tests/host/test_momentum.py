@@ -266,6 +266,31 @@ def test_velocities_that_saturate_are_counted() -> None:
         assert driver.counters.saturated >= sum(s.saturated for s in found)
 
 
+def test_velocities_have_room_for_the_decay() -> None:
+    """Where the student already answers as it should, only the decay moves it."""
+    x, _ = samples((10,))
+    with torch.no_grad():
+        targets = F.softmax(perceptron()(torch.from_numpy(x)), 1).numpy()
+    made = compiled(declaration=NARROW, core=EDGE, targets=targets, calibration=x, momentum=0.9, weight_decay=0.2)
+    with loaded(made, statistics=True) as driver:
+        for _ in range(12):
+            driver.train_with(x, np.zeros_like)
+        device: Any = driver.device
+        velocities = [t.matrix for t in made.program.tensors.values() if t.role is Role.MOMENTUM]
+        assert [device.statistics.of(m).saturated for m in velocities] == [0, 0]
+
+
+def test_the_batch_that_fits_is_one_of_as_many_parts() -> None:
+    small = CoreParams(n=4, **DEPTHS | {"act_depth": 64}).with_declaration(NARROW)
+    x, targets = samples((10,), 240)
+    with pytest.raises(CompileError, match=r"the largest batch that fits is \d+ in 4 micro-batches$") as refused:
+        compiled(core=small, declaration=NARROW, calibration=x, targets=targets, batch=240, micro_batches=4)
+    largest = int(str(refused.value).split("that fits is ")[1].split()[0])
+    compiled(core=small, declaration=NARROW, batch=largest, micro_batches=4)
+    with pytest.raises(CompileError, match="ACT holds"):
+        compiled(core=small, declaration=NARROW, batch=largest + 4, micro_batches=4)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

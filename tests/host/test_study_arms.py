@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from insitu.host.errors import StudyError
-from insitu.host.study import fake, trial
+from insitu.host.study import arms, fake, trial
 from insitu.host.study.presets import PRESETS
 from insitu.host.study.setting import Setting, make
 
@@ -56,11 +60,38 @@ def test_images_held_out_are_not_trained_on() -> None:
     assert with_all["held_out"] == []
     assert len(without["held_out"]) == 2
     assert with_all["accuracy"] != without["accuracy"]
-    data = trial._data("digits", None, 0.25)
+    data = trial.held_out("digits", None, 0.25)
     assert len(data.y_held) == round(0.25 * 1437)
     assert len(data.dataset.y_train) + len(data.y_held) == 1437
     kept = {image.tobytes() for image in data.dataset.x_train}
     assert np.mean([image.tobytes() in kept for image in data.x_held]) < 0.05  # digits has a few twins
+
+
+def test_a_holdout_of_no_image_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"holdout is 0.0003: none of 1437 training images; allowed are 0, 0.0007 to"):
+        record(setting("float32", holdout=0.0003))
+
+
+def test_statistics_are_of_the_first_steps_of_epochs_too() -> None:
+    run = record(setting("insitu", core="edge8", batch=256))["runs"][0]
+    steps = 2 * math.ceil(1437 / 256)
+    assert steps == arms.STATISTICS_STEPS  # so that they are of every step
+    assert run["statistics"]["1.weight"]["elements"] == steps * 16 * 65
+
+
+def test_a_process_runs_one_trial_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    def meets(*_: Any) -> dict[str, Any]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.2)
+            return {"alone": False}
+        return {"alone": True}
+
+    monkeypatch.setitem(trial._ARMS, "float32", meets)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(record, [setting("float32")] * 2))
+    assert [f["runs"][0]["alone"] for f in found] == [True, True]
 
 
 def test_a_float_student_that_diverges_is_a_result() -> None:

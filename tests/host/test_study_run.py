@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from insitu.host.errors import HostError, StudyError
+from insitu.host.errors import HostError, StudyError, StudyNotBegun
 from insitu.host.study import engine, store
 from insitu.host.study import table as tables
 from tests.host import study_toy as toy
@@ -71,11 +71,11 @@ def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
     assert told == []
 
 
-def test_more_trials_go_on_from_those_there(tmp_path: Path) -> None:
-    small = toy.study(tmp_path, toy.SEARCH.replace("trials = 14", "trials = 8"))
-    toy.run(small)
-    large = toy.study(tmp_path, toy.SEARCH)
-    fresh = toy.study(tmp_path, toy.SEARCH, "fresh")
+@pytest.mark.parametrize("first", [8, 11])
+def test_more_trials_go_on_from_those_there(tmp_path: Path, first: int) -> None:
+    text = toy.SEARCH.replace("trials = 14", "trials = 23").replace("together = 4", "together = 6")
+    toy.run(toy.study(tmp_path, text.replace("trials = 23", f"trials = {first}")))
+    large, fresh = (toy.study(tmp_path, text, name) for name in ("toy", "fresh"))
     toy.run(large)
     toy.run(fresh)
     assert toy.table(large) == toy.table(fresh)
@@ -86,6 +86,67 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path) -> None:
     other = toy.study(tmp_path, toy.GRID.replace("[4, 8]", "[4, 6]"))
     with pytest.raises(StudyError, match=r"begun with space.error = \[4, 8\], not \[4, 6\]"):
         toy.run(other)
+
+
+def test_a_search_has_float32_beside_what_leads_it(tmp_path: Path) -> None:
+    study = toy.study(tmp_path, toy.SEARCH)
+    toy.run(study)
+    rows = [row for row in toy.table(study) if row["seed"] == 0]
+    rates = {row["lr"] for row in rows if row["arm"] == "float32"}
+    for row in rows:
+        if row["kind"] == "point" and not any(
+            other["lut"] <= row["lut"] and other["held_out"] > row["held_out"] for other in rows if other["lut"]
+        ):
+            assert row["lr"] in rates
+    assert 1 < len(rates) < 14
+    alone = toy.study(tmp_path, toy.SEARCH.replace("float32 = true", "float32 = false"), "alone")
+    toy.run(alone)
+    assert {row["arm"] for row in toy.table(alone)} == {"insitu"}
+
+
+AREA = '[area]\nsource = "model"\nsamples = 4\ntarget = '
+
+
+def test_each_target_has_areas_and_a_model_of_its_own(tmp_path: Path) -> None:
+    # Bits of gradient cost nothing here and bring nothing: half of the points are on no front.
+    text = toy.GRID.replace("error", "gradient") + AREA
+    toy.run(toy.study(tmp_path, text + '"xc7"'))
+    changed, fresh = (toy.study(tmp_path, text + '"ecp5-25k"', name) for name in ("toy", "fresh"))
+    toy.run(changed)
+    toy.run(fresh)
+    assert toy.table(changed) == toy.table(fresh)
+    assert {row["area_source"] for row in toy.table(fresh) if row["arm"] == "insitu"} == {"model", "synthesis"}
+
+
+def test_a_search_that_aims_at_an_area_keeps_to_it(tmp_path: Path) -> None:
+    toy.run(toy.study(tmp_path, toy.SEARCH))
+    with pytest.raises(StudyError, match=r"was begun with no area.target, now 'ecp5-25k'"):
+        toy.run(toy.study(tmp_path, toy.SEARCH + 'target = "ecp5-25k"'))
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    study = toy.study(tmp_path, toy.GRID)
+    toy.run(study)
+    kept = tmp_path / "toy.db"
+    before = kept.read_bytes()
+    changed = toy.study(tmp_path, toy.GRID + '[area]\nsource = "model"')
+    assert toy.table(changed) == toy.table(study)
+    with pytest.raises(StudyNotBegun):
+        toy.table(toy.study(tmp_path, f'storage = "sqlite:///{kept}"\n{toy.GRID}', "other"))
+    assert kept.read_bytes() == before
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StudyNotBegun):
+        toy.table(toy.study(tmp_path, toy.GRID, "empty"))
+    assert (tmp_path / "empty.db").read_bytes() == b""
+
+
+def test_records_of_another_layout_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = toy.study(tmp_path, toy.GRID)
+    toy.run(study)
+    monkeypatch.setattr(store, "RECORDS", store.RECORDS + 1)
+    for act in (toy.run, toy.table):
+        with pytest.raises(StudyError, match=f"records of version {store.RECORDS - 1}, not {store.RECORDS}; give this"):
+            act(study)
 
 
 def test_two_do_not_write_one_study(tmp_path: Path) -> None:
@@ -138,6 +199,12 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeyp
     ]
     with store.opened(study, write=False) as kept:
         assert tables.counts(kept.points) == {"done": 6, "failed": 2, "left": 0}
+    monkeypatch.undo()
+    told: list[str] = []
+    toy.run(study, told=lambda kind, line: told.append(kind))
+    assert len(told) == 2  # what failed is tried again, and nothing else
+    toy.run(fresh := toy.study(tmp_path, toy.GRID, "fresh"))
+    assert toy.table(study) == toy.table(fresh)
 
 
 def test_a_point_of_a_search_that_is_no_declaration_fails_alone(tmp_path: Path) -> None:
@@ -192,6 +259,8 @@ def test_postgresql_gives_the_same(tmp_path: Path) -> None:
         store.opened(there, write=True),
     ):
         pass
+    with pytest.raises(StudyNotBegun):
+        toy.table(toy.study(tmp_path, f'name = "{name} not begun"\nstorage = "{url}"\n{toy.SEARCH}', "other"))
     toy.run(there)
     toy.run(here)
     assert toy.table(there) == toy.table(here)

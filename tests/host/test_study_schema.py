@@ -9,6 +9,7 @@ import pytest
 from insitu.arch.declaration import ExponentPolicy
 from insitu.arch.errors import ArchError
 from insitu.arch.numbers import Rounding
+from insitu.fpga.targets import TARGETS
 from insitu.host.errors import StudyError
 from insitu.host.study import points
 from tests.host import study_toy as toy
@@ -49,7 +50,7 @@ from tests.host import study_toy as toy
         ("[space]\nlr = {low = 0.1, high = 0.1}", "low is below high"),
         ("[space]\nweight = {low = 2, high = 8, stride = 2}", "space.weight.stride: no such key"),
         ('[area]\nsource = "guess"', "area.source is 'guess': allowed are synthesis, model, none"),
-        ('[area]\ntarget = "virtex"', "area.target is 'virtex': allowed are xc7"),
+        ('[area]\ntarget = "virtex"', "area.target is 'virtex': allowed are ecp5-85k, ecp5-45k"),
         ("[area]\nsamples = 2", "area.samples is 2: allowed are whole numbers, 4 and above"),
         ("a = [", "not TOML"),
     ],
@@ -155,9 +156,25 @@ def test_what_is_compared(tmp_path: Path) -> None:
     assert (q.batch, q.preset) == (1, "q2.7")
 
 
+def test_float32_is_trained_as_a_preset_is(tmp_path: Path) -> None:
+    text = '[train]\nlr = 0.5\n[compare]\nformats = ["w4", "q2.7", "nitro-d"]'
+    study = toy.study(tmp_path, text)
+    made = [p.setting(study) for p in points.compared(study)]
+    floats = [(s.batch, s.lr, s.schedule) for s in made if s.arm == "float32"]
+    assert floats == [(32, 0.5, "linear"), (1, 0.001, "constant"), (32, 0.05, "linear")]
+    varied = toy.study(tmp_path, '[space]\nformat = ["w4", "w8", "q2.7"]', "varied")
+    assert [s.batch for p in points.compared(varied) if (s := p.setting(varied)).arm == "float32"] == [32, 1]
+
+
+def test_area_is_of_every_target_there_is(tmp_path: Path) -> None:
+    for target in TARGETS:
+        assert toy.study(tmp_path, f'[area]\ntarget = "{target}"').area.target == target
+
+
 def test_the_page_shows_a_file_that_is_right(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/studies.md").read_text()
     shown = page.split("```toml\n")[1].split("```")[0]
     study = toy.study(tmp_path, shown)
     assert len(points.listed(study)) > 5
+    assert [p.arm for p in points.compared(study)].count("float32") == 1
     assert len(points.compared(study)) == 3

@@ -60,6 +60,9 @@ def test_run_report_and_list(insitu: Insitu, file: Path, tmp_path: Path) -> None
 
     listed = insitu("study", "list", tmp_path, "--json").json["studies"]
     assert [(s["study"], s["planned"], s["done"]) for s in listed] == [("tiny", 4, 4)]
+    (tmp_path / "another.toml").write_text(f'storage = "sqlite:///{file.with_suffix(".db")}"\n{FILE}')
+    listed = insitu("study", "list", tmp_path, "--json").json["studies"]
+    assert [(s["study"], s["planned"], s["done"]) for s in listed] == [("another", 4, 0), ("tiny", 4, 4)]
 
 
 def test_what_cannot_be_is_told_before_anything_runs(insitu: Insitu, file: Path) -> None:
@@ -69,6 +72,8 @@ def test_what_cannot_be_is_told_before_anything_runs(insitu: Insitu, file: Path)
     assert "'mlp:64-9' has 9 outputs; the data has 10 classes" in refused.err
     file.write_text(FILE + '[area]\nsource = "none"\n' + 'core = "tiny4"')
     assert "area.core: no such key" in insitu("study", "run", file).err
+    file.write_text("holdout = 0.0001\n" + FILE)
+    assert "holdout is 0.0001: none of 1437 training images" in insitu("study", "run", file).err
     file.write_text(FILE.replace("seeds", 'core = "tiny4,wgt_depth=16"\nseeds'))
     refused = insitu("study", "run", file)
     assert refused.code == 2
