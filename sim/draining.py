@@ -15,11 +15,12 @@ from insitu.sim.losses import loss_accumulators
 from insitu.sim.machine import Machine
 from insitu.sim.memory import Values
 from insitu.sim.product import Method
-from insitu.sim.rows import By, constants
+from insitu.sim.rows import By, States, constants
 from insitu.sim.rules import ERROR_BITS, LOSS_BITS, ceiling_bits, integer_loss
 from insitu.sim.statistics import Statistics
 from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
+from insitu.sim.threads import Shares
 
 NOTHING: Values = np.empty(0, dtype=np.int16)
 #: Integers below this leave room for one addition in int32.
@@ -77,8 +78,17 @@ class Draining(Step):
         return self._scratch(np.int64)
 
     def _scratch(self, dtype: type) -> drains.Scratch:
-        size = self.block * self.padded
-        return np.empty(size, dtype), np.empty(size, np.uint32), np.zeros(self.padded, np.uint32)
+        shares, size = self.shares.count, self.block * self.padded
+        return np.empty((shares, size), dtype), np.empty((shares, size), np.uint32), self.lane_states()
+
+    def lane_states(self) -> States:
+        """Room for the lanes' generators of each share: uint32 [shares, padded columns]."""
+        return np.zeros((self.shares.count, self.padded), np.uint32)
+
+    @cached_property
+    def shares(self) -> Shares:
+        """How the rows of D are shared among threads: not."""
+        return Shares.of(self.d.matrix.rows, 0, 1)
 
     @property
     def method(self) -> Method:

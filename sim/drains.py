@@ -24,8 +24,10 @@ Draw = tuple[int, lanes.States, int]
 #: First segment of each block, and where each segment begins in A and B.
 Spans = tuple[simd.Offsets, simd.Offsets, simd.Offsets]
 #: Scratch for a block's values, in the arithmetic's dtype, and for its random bits: flat, [block * padded columns]; the
-#: lanes' generators [padded columns].
+#: lanes' generators [padded columns]. Each share of the rows has its own: [shares, ...].
 Scratch = tuple[Flat, row.States, row.States]
+#: How rows are shared: where each share begins, and the `lanes.jump` to there (sim/threads.py).
+Shared = tuple[simd.Offsets, row.States]
 #: How accumulators are rounded and fitted: (by, limits, wrap).
 Fit = tuple[row.By, Range, int]
 
@@ -36,9 +38,38 @@ _following, _step, _take, _round_row, _fit_row = row.following, row.step, row.ta
 
 
 @kernel
-def start(scratch: Scratch, draw: Draw, cols: int) -> None:
+def own(scratch: Scratch, s: int) -> Scratch:
+    """The scratch of one share, without the leading axis."""
+    return scratch[0][s], scratch[1][s], scratch[2][s]
+
+
+@kernel
+def together(found: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """What the shares found, [shares, 2], as one that has all rows would have."""
+    changed, seen = 0, 0
+    for s in range(found.shape[0]):
+        changed, seen = changed + found[s, 0], seen | found[s, 1]
+    return changed, seen
+
+
+@kernel
+def begin(scratch: Scratch, draw: Draw, cols: int) -> None:
     """The lanes' generators of a narrowing, before its first row."""
     lanes.start_states(draw[0], generator.NARROW_STREAM, draw[1], scratch[2][:cols], draw[2])
+
+
+@kernel
+def start(scratch: Scratch, draw: Draw, cols: int, shared: Shared, s: int) -> None:
+    """The lanes' generators of a narrowing, before the first row of share `s`, whose scratch it is."""
+    begin(scratch, draw, cols)
+    advance(scratch[2][:cols], shared, s)
+
+
+@kernel
+def advance(states: row.States, shared: Shared, s: int) -> None:
+    """Generators before the first of all rows -> those before the first row of share `s`."""
+    if shared[0][s]:
+        lanes.skip(shared[1][s], states.copy(), states)
 
 
 @kernel
@@ -114,13 +145,14 @@ def narrowing(
     pitch: int,
 ) -> tuple[int, int]:
     """FORWARD, BACKWARD, LOSS: all accumulators -> D, `block` rows at a time; the rest as `narrow_block`."""
+    mine = own(scratch, 0)
     if fit[0][2]:
-        start(scratch, draw, cols)
+        begin(mine, draw, cols)
     changed, seen = 0, 0
     for first in range(0, acc.shape[0], block):
         count = min(block, acc.shape[0] - first)
         part, masked = acc[first : first + count], gate[first * gate_pitch :]
         target = out[first * pitch :]
-        more, bits = narrow_block(part, count, cols, relu, masked, gate_pitch, scratch, idle, fit, target, pitch)
+        more, bits = narrow_block(part, count, cols, relu, masked, gate_pitch, mine, idle, fit, target, pitch)
         changed, seen = changed + more, seen | bits
     return changed, seen

@@ -29,6 +29,7 @@ from insitu.sim.rules import Rules
 from insitu.sim.statistics import Statistics
 from insitu.sim.step import Step
 from insitu.sim.stream import BeatStream
+from insitu.sim.threads import available
 
 #: Instructions of a place in program memory that stay prepared.
 VARIANTS = 3
@@ -50,12 +51,15 @@ class Emulator:
     `stream_in`; then `busy` is still true, and `advance()` goes on once more were put there.
 
     statistics: collect per-tensor statistics (sim/statistics.py); off, they cost nothing. rules: of published integer
-    training in place of the device's own (sim/rules.py).
+    training in place of the device's own (sim/rules.py). threads: at most so many for a pass, as many as numba is set
+    to use unless given; results do not depend on it.
     """
 
-    def __init__(self, core: CoreParams, *, statistics: bool = False, rules: Rules | None = None) -> None:
+    def __init__(
+        self, core: CoreParams, *, statistics: bool = False, rules: Rules | None = None, threads: int | None = None
+    ) -> None:
         self.core = core
-        self.machine = Machine(core, rules)
+        self.machine = Machine(core, rules, available() if threads is None else threads)
         self.stream_in = BeatStream(core.n)
         self.stream_out = BeatStream(core.n)
         self.counters = Counters()

@@ -42,6 +42,20 @@ def kernel(function: F) -> F:
     return cast(F, dispatcher)
 
 
+#: What of a kernel is spread over threads: its `prange` loops, and no array expression, for those are small.
+_SPREAD: Any = dict.fromkeys(
+    ("comprehension", "inplace_binop", "reduction", "setitem", "numpy", "stencil", "fusion"), False
+) | {"prange": True}
+prange: Any = nb.prange
+
+
+def parallel_kernel(function: F) -> F:
+    """As `kernel`, its `prange` loops spread over numba's threads."""
+    dispatcher: Any = nb.njit(function, nogil=True, parallel=_SPREAD)
+    dispatcher._cache = _Cache(function)
+    return cast(F, dispatcher)
+
+
 def callee(function: F) -> F:
     """A plain function, such as a rule of arch/, made callable from kernels."""
     return cast(F, nb.njit(function, nogil=True))

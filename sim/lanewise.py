@@ -19,7 +19,7 @@ Last = tuple[Flat, int, Flat]
 #: What is looked up in place of y: (words as the banks hold them, banks, bits dropped), words empty for nothing.
 Table = tuple[Flat, int, int]
 
-_start, _narrow_block = drains.start, drains.narrow_block
+_begin, _narrow_block, _own = drains.begin, drains.narrow_block, drains.own
 
 
 @kernel
@@ -124,16 +124,16 @@ def lanewise(
     pitch: int,
 ) -> tuple[int, int, bool]:
     """Block by block, the sums and their drain; the rest as `drains.narrow_block`, and whether a sum wrapped."""
-    block = acc.shape[0]
+    block, own = acc.shape[0], _own(scratch, 0)
     if fit[0][2]:
-        _start(scratch, draw, cols)
+        _begin(own, draw, cols)
     changed, seen, wrapped = 0, 0, False
     for pixel in range(terms[4][0].size - 1):
         for first in range(0, rows, block):
             count, at = min(block, rows - first), pixel * rows + first
             wrapped |= sums(terms, last, table, pixel, first, at, acc, count, cols, found, half)
             masked, target = gate[at * gate_pitch :], out[at * pitch :]
-            more, bits = _narrow_block(acc, count, cols, relu, masked, gate_pitch, scratch, 0, fit, target, pitch)
+            more, bits = _narrow_block(acc, count, cols, relu, masked, gate_pitch, own, 0, fit, target, pitch)
             changed, seen = changed + more, seen | bits
     return changed, seen, wrapped
 

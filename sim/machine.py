@@ -90,10 +90,11 @@ class Weights:
 
 
 class Machine:
-    """Memories and registers of a core, and the rules its passes follow."""
+    """Memories and registers of a core, the rules its passes follow, and the threads they may have."""
 
-    def __init__(self, core: CoreParams, rules: Rules | None = None) -> None:
+    def __init__(self, core: CoreParams, rules: Rules | None = None, threads: int = 1) -> None:
         self.core = core
+        self.threads = threads
         self.rules = rules or Rules()
         self.memories = {
             m: BankedMemory(core.depth(m), core.n, np.int32 if m is Memory.WGT else np.int16) for m in core.memories

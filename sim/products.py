@@ -18,6 +18,7 @@ from insitu.sim.product import Method, bound, method, wrapping_product
 from insitu.sim.segments import Segments
 from insitu.sim.statistics import Statistics
 from insitu.sim.stream import BeatStream
+from insitu.sim.threads import Shares
 
 _NO_BIAS: Values = np.empty(0, dtype=np.int32)
 #: Terms a tap from which sums along rows are the faster: a whole vector of the product.
@@ -48,6 +49,16 @@ class Summing(Draining):
 
 class Product(Summing):
     """What the passes over the array share: the exact product, and whether it and the drain go block by block."""
+
+    @cached_property
+    def shares(self) -> Shares:
+        """How the rows of D are shared among threads."""
+        return Shares.of(self.d.matrix.rows, self.cost.macs, self.machine.threads)
+
+    @cached_property
+    def few(self) -> Values:
+        """Scratch for a block of accumulators of each share: [shares, rows, padded columns]."""
+        return np.zeros((self.shares.count, self.block, self.padded), dtype=self.method.value)
 
     def blockwise(self, statistics: Statistics | None) -> bool:
         """Whether nobody looks at the accumulators but the drain."""
@@ -107,7 +118,7 @@ class Forward(_Weighted):
         if self.blockwise(statistics):
             fit = self.fit(source)
             weights, pitch = self.operand()
-            changed, seen = kernels.forward(
+            arguments = (
                 a.flat,
                 a.pitch,
                 weights,
@@ -125,7 +136,10 @@ class Forward(_Weighted):
                 fit,
                 d.flat,
                 d.pitch,
+                self.shares.bounds,
             )
+            one = self.shares.count == 1
+            changed, seen = kernels.forward(*arguments, 0) if one else kernels.forward_shared(*arguments)
         else:
             self.product()
             changed, seen = self.narrow(source)
@@ -178,7 +192,7 @@ class Backward(_Weighted):
         if self.blockwise(statistics):
             fit = self.fit(source)
             gate, gate_pitch = self.gate
-            changed, seen = kernels.backward(
+            arguments = (
                 a.flat,
                 a.pitch,
                 w.flat,
@@ -195,7 +209,10 @@ class Backward(_Weighted):
                 fit,
                 d.flat,
                 d.pitch,
+                self.shares.bounds,
             )
+            one = self.shares.count == 1
+            changed, seen = kernels.backward(*arguments, 0) if one else kernels.backward_shared(*arguments)
         else:
             self.product()
             changed, seen = self.narrow(source)

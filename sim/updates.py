@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from insitu.arch import generator
-from insitu.sim import lanes, simd
+from insitu.sim import drains, lanes, simd
 from insitu.sim import rows as row
-from insitu.sim.drains import Draw, Fit, Flat, Range, Scratch, Spans
-from insitu.sim.jit import kernel
+from insitu.sim.drains import Draw, Fit, Flat, Range, Scratch, Shared, Spans
+from insitu.sim.jit import kernel, parallel_kernel, prange
 from insitu.sim.velocities import Held, Momentum, into_velocities
 
 _start, _take, _round_row, _fit_row = lanes.start_states, row.take, row.round_row, row.fit_row
+_own, _advance, _together = drains.own, drains.advance, drains.together
 _NARROW, _UPDATE = generator.NARROW_STREAM, generator.UPDATE_STREAM
 
 #: What an update does: (gradient's fit, m of the rate, rounding of the rate's product, masters' limits, weights' fit,
@@ -64,7 +65,6 @@ def update(
     b: Flat,
     b_pitch: int,
     spans: Spans,
-    rows: int,
     depth: int,
     one: int,
     turned: Flat,
@@ -75,21 +75,83 @@ def update(
     lanes_at: simd.Offsets,
     rule: Rule,
     held: Held,
+    shared: Shared,
+    s: int,
 ) -> tuple[int, int]:
-    """UPDATE in vector code."""
-    _start_update(scratch, draw, update_states, lanes_at, rule)
+    """Share `s` of UPDATE's rows."""
+    own, states = _own(scratch, s), update_states[s]
+    _start_update(own, draw, states, lanes_at, rule)
+    _advance(own[2], shared, s)
+    _advance(states, shared, s)
     master, weight, pitch, cols, groups, tail, group_pitch = held
-    block = acc.shape[0]
+    sums, last = acc[s], shared[0][s + 1]
+    block = sums.shape[0]
     changed, seen = 0, 0
-    for first in range(0, rows, block):
-        count, at = min(block, rows - first), first * pitch
-        update_rows(
-            a[first:], a_pitch, b, b_pitch, spans, cols - (one > 0) * (groups == 1), depth, one, turned, acc, count
-        )
+    for first in range(shared[0][s], last, block):
+        count, at = min(block, last - first), first * pitch
+        width = cols - (one > 0) * (groups == 1)
+        update_rows(a[first:], a_pitch, b, b_pitch, spans, width, depth, one, turned[s], sums, count)
         here = (master[at:], weight[at:], pitch, cols, groups, tail, group_pitch)
-        more, bits, _, _ = _update_block(acc, count, at, scratch, update_states, rule, here, False)
+        more, bits, _, _ = _update_block(sums, count, at, own, states, rule, here, False)
         changed, seen = changed + more, seen | bits
     return changed, seen
+
+
+@parallel_kernel
+def update_shared(
+    a: Flat,
+    a_pitch: int,
+    b: Flat,
+    b_pitch: int,
+    spans: Spans,
+    depth: int,
+    one: int,
+    turned: Flat,
+    acc: simd.Int32,
+    scratch: Scratch,
+    draw: Draw,
+    update_states: row.States,
+    lanes_at: simd.Offsets,
+    rule: Rule,
+    held: Held,
+    shared: Shared,
+) -> tuple[int, int]:
+    """UPDATE, a thread for each share."""
+    # Loops over threads take no tuples of tuples: these are taken apart outside and put together inside.
+    (firsts, terms_a, terms_b), (x, bits, states), (seed, jump, lane_count) = spans, scratch, draw
+    (by, limits, wrap), lr_mul, update_by, master_limits, (weight_by, weight_limits, weight_wrap), momentum = rule
+    velocity, kept_mul, kept_by, decay_mul, decay_by, velocity_limits, moving_by, down, hold = momentum
+    master, weight, pitch, cols, groups, tail, group_pitch = held
+    first, ahead = shared
+    found = np.zeros((ahead.shape[0], 2), np.int64)
+    for s in prange(ahead.shape[0]):
+        found[s, 0], found[s, 1] = update(
+            a,
+            a_pitch,
+            b,
+            b_pitch,
+            (firsts, terms_a, terms_b),
+            depth,
+            one,
+            turned,
+            acc,
+            (x, bits, states),
+            (seed, jump, lane_count),
+            update_states,
+            lanes_at,
+            (
+                (by, limits, wrap),
+                lr_mul,
+                update_by,
+                master_limits,
+                (weight_by, weight_limits, weight_wrap),
+                (velocity, kept_mul, kept_by, decay_mul, decay_by, velocity_limits, moving_by, down, hold),
+            ),
+            (master, weight, pitch, cols, groups, tail, group_pitch),
+            (first, ahead),
+            int(s),
+        )
+    return _together(found)
 
 
 @kernel
@@ -104,8 +166,9 @@ def updating(
     count_lost: bool,
 ) -> tuple[int, int, int, int]:
     """UPDATE from all its accumulators on: as `_update_block`."""
-    _start_update(scratch, draw, update_states, lanes_at, rule)
-    return _update_block(acc, acc.shape[0], 0, scratch, update_states, rule, held, count_lost)
+    own, states = _own(scratch, 0), update_states[0]
+    _start_update(own, draw, states, lanes_at, rule)
+    return _update_block(acc, acc.shape[0], 0, own, states, rule, held, count_lost)
 
 
 @kernel

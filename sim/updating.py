@@ -35,7 +35,7 @@ class Updating(Draining):
         self.master_limits = machine.rules.limits(instruction.master_width)
         if machine.rules.normalised:
             self.below = instruction.lr_shift
-        self.update_states = np.zeros(self.padded, np.uint32)
+        self.update_states = self.lane_states()
         velocities = instruction.velocities
         self.v = machine.place(velocities) if velocities else None
 
@@ -141,18 +141,17 @@ class Update(Product, Updating):
 
     @cached_property
     def turned(self) -> Values:
-        """Scratch for a block of rows of A turned so that its sums run along them: [block, terms]."""
-        return np.empty((self.block, self.terms), dtype=np.int16)
+        """Scratch for a block of rows of A turned so that its sums run along them: [shares, block, terms]."""
+        return np.empty((self.shares.count, self.block, self.terms), dtype=np.int16)
 
     def at_once(self, scratch: Scratch, draw: Draw, rule: updates.Rule, held: Held) -> tuple[int, int]:
         i, a, b = self.instruction, self.a, self.b
-        return updates.update(
+        arguments = (
             a.flat,
             a.pitch,
             b.flat,
             b.pitch,
             self.elements,
-            i.rows,
             i.depth,
             self.machine.bias_operand(i, i.sb) if i.bias else 0,
             self.turned,
@@ -163,7 +162,9 @@ class Update(Product, Updating):
             self.d.columns,
             rule,
             held,
+            self.shares.bounds,
         )
+        return updates.update(*arguments, 0) if self.shares.count == 1 else updates.update_shared(*arguments)
 
     def parts(self) -> Iterator[tuple[Values, Values, Values]]:
         machine, i, depth = self.machine, self.instruction, self.instruction.depth

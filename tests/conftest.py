@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+# Tests run beside each other: each has one thread, and says so before numba is loaded.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 settings.register_profile(
     "insitu", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

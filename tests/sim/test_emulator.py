@@ -36,9 +36,9 @@ def explore(cases: int) -> settings:
     return settings(max_examples=cases, suppress_health_check=CHECKS)
 
 
-def emulator_of(case: Case, *, statistics: bool = False) -> Emulator:
+def emulator_of(case: Case, *, statistics: bool = False, threads: int = 1) -> Emulator:
     """An emulator in the case's start, its program loaded."""
-    emulator = Emulator(case.core, statistics=statistics)
+    emulator = Emulator(case.core, statistics=statistics, threads=threads)
     for memory, image in case.memories.items():
         emulator.set_image(memory, image)
     emulator.scales[:] = [list(pair) for pair in case.scales]
@@ -64,10 +64,10 @@ def state_of(emulator: Emulator) -> State:
     )
 
 
-def compare(case: Case, *, statistics: bool = False) -> None:
+def compare(case: Case, *, statistics: bool = False, threads: int = 1) -> None:
     """Run the case on both, comparing everything after every instruction."""
     reference = ReferenceMachine.start(case)
-    emulator = emulator_of(case, statistics=statistics)
+    emulator = emulator_of(case, statistics=statistics, threads=threads)
     beats = iter(case.stream_in.tolist())
     emulator.start(0)
     for instruction, words in zip(case.instructions, assemble(case.instructions), strict=True):

@@ -29,7 +29,7 @@ PASSES = (Opcode.FORWARD, Opcode.BACKWARD, Opcode.UPDATE, Opcode.LOSS)
 RULES = ["one_request", "one_write", "read_before_write", "quiet_at_the_end"]
 
 
-# Minutes each: part of `make verify`. That broken rules are seen is shorter, and stays.
+# Minutes each: part of `make verify`, as are those broken rules whose proof takes as long to fail.
 @pytest.mark.slow
 @pytest.mark.parametrize("opcode", PASSES)
 def test_a_pass_keeps_the_rules(opcode: Opcode, tmp_path: Path) -> None:
@@ -121,6 +121,7 @@ def masters_too(dut: WatchedDatapath, m: Module) -> None:
     m.d.comb += dut.memories[Memory.WGT].write.enable.eq(dut.memories[Memory.VEL].write.enable)
 
 
+@pytest.mark.slow
 def test_masters_that_do_not_stay_are_seen(tmp_path: Path) -> None:
     with pytest.raises(Refuted):
         check(Opcode.UPDATE, ["own_memories"], tmp_path, spoil=masters_too, velocities=True)
@@ -130,9 +131,9 @@ def test_masters_that_do_not_stay_are_seen(tmp_path: Path) -> None:
     ("opcode", "rule", "spoil"),
     [
         (Opcode.FORWARD, "one_request", two_ask),
-        (Opcode.FORWARD, "own_memories", two_memories),
-        (Opcode.UPDATE, "read_before_write", read_late),
-        (Opcode.BACKWARD, "quiet_at_the_end", end_early),
+        pytest.param(Opcode.FORWARD, "own_memories", two_memories, marks=pytest.mark.slow),
+        pytest.param(Opcode.UPDATE, "read_before_write", read_late, marks=pytest.mark.slow),
+        pytest.param(Opcode.BACKWARD, "quiet_at_the_end", end_early, marks=pytest.mark.slow),
         (Opcode.LOAD, "one_write", in_and_out),
     ],
 )
@@ -141,6 +142,7 @@ def test_a_broken_rule_is_seen(opcode: Opcode, rule: str, spoil: Any, tmp_path: 
         check(opcode, [rule], tmp_path, spoil=spoil)
 
 
+@pytest.mark.slow
 def test_two_tiles_at_the_write_port_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hasty(TileCounter):
         """Says that every tile is drained in a cycle, so that the next one does not wait for it."""
