@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def _curves(axes: Any, result: Mapping[str, Any]) -> None:
             )
     taught = [point["teacher"] for point in result["points"]]
     if all(None not in t for t in taught):
-        axes.plot(range(len(values)), [100 * np.mean(t) for t in taught], color="0.5", ls="--", lw=0.8, label="teacher")
+        axes.plot(range(len(values)), [_teacher(t) for t in taught], color="0.5", ls="--", lw=0.8, label="teacher")
     axes.set_xticks(range(len(values)), values)
     axes.set_xlabel(result["vary"])
 
@@ -72,8 +72,13 @@ def _dots(axes: Any, result: Mapping[str, Any]) -> None:
         axes.plot([x - 0.09, x + 0.09], [score.mean] * 2, color=style["color"], linewidth=1.5)
     taught = result["points"][0]["teacher"]
     if None not in taught:
-        axes.axhline(100 * np.mean(taught), color="0.5", linestyle="--", linewidth=0.8, label="teacher")
+        axes.axhline(_teacher(taught), color="0.5", linestyle="--", linewidth=0.8, label="teacher")
     axes.set_xticks(range(len(arms)), arms)
+
+
+def _teacher(taught: Sequence[Mapping[str, float]]) -> float:
+    """Mean accuracy over seeds, in percent."""
+    return float(100 * np.mean([one["accuracy"] for one in taught]))
 
 
 def _style(i: int, arithmetic: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def run(
         }
         for seed in plan.seeds:
             prepared = preparing.prepare(point.pools, point.teacher, point.scene, seed)
-            found["teacher"].append(prepared.teacher_accuracy)
+            found["teacher"].append(prepared.teacher_to_json())
             for name in point.arms:
                 for arithmetic in arithmetics:
                     stages = _arm(plan, point, dataset, prepared, name, arithmetic, seed, backend, watch)

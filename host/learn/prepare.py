@@ -14,6 +14,7 @@ from torch import nn
 from insitu.models import students, teachers, training
 from insitu.models.curricula.context import Answering
 from insitu.models.curricula.noise import Noise
+from insitu.models.curricula.numbers import softmax
 from insitu.models.curricula.pool import UNKNOWN, Images, Logits, Pool, skewed
 from insitu.models.datasets import Dataset
 from insitu.models.errors import InvalidInputError
@@ -56,12 +57,20 @@ class TeacherSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """What one seed's runs have in common. teacher_accuracy: of the test set; None where there is no teacher."""
+    """What one seed's runs have in common. taught: the teacher's probabilities of the test images, float32 [n,
+    classes]; None where there is no teacher."""
 
     pools: Mapping[str, Pool]
     test: Pool
     teacher: Answering
-    teacher_accuracy: float | None = None
+    taught: npt.NDArray[np.float32] | None = None
+
+    def teacher_to_json(self) -> dict[str, float] | None:
+        """The teacher's accuracy on the test images, and how sure it is of its answers."""
+        if self.taught is None:
+            return None
+        right = self.taught.argmax(axis=1) == self.test.y
+        return {"accuracy": float(right.mean()), "confidence": float(self.taught.max(axis=1).mean())}
 
 
 @dataclass
@@ -80,11 +89,20 @@ class Preparing:
         if teacher is None:
             return Prepared(pools=made, test=test, teacher=no_teacher)
         module = self._teacher(teacher, made[teacher.pool], seed)
+        told: dict[bytes, Logits] = {}
+
+        def answers(x: Images) -> Logits:
+            """The same samples are asked about by every arm."""
+            key = blake2b(x.tobytes()).digest()
+            if key not in told:
+                told[key] = training.logits(module, x)
+            return told[key]
+
         return Prepared(
             pools=made,
             test=test,
-            teacher=lambda x: training.logits(module, x),
-            teacher_accuracy=training.accuracy(module, test.x, test.y),
+            teacher=answers,
+            taught=softmax(training.logits(module, test.x)),
         )
 
     def _pool(self, spec: PoolSpec, rows: Rows, seed: int) -> Pool:

@@ -24,9 +24,9 @@ class Stream:
     """Samples as a scene sends them.
 
     order: `shuffled`; `sorted` by class; `bursts:N`, N of one class in a row; `late:C`, shuffled, class C in the second
-    half alone. Classes are those of the labels given. bytes: of what is kept to be replayed, as the feedback store
-    counts them (`Codec.sample_bytes`); 0 keeps nothing. eviction: the store's. share: of a mini-batch that is replayed.
-    balanced: replayed samples are drawn evenly over classes.
+    half alone; `last:C`, class C after all others. Classes are those of the labels given. bytes: of what is kept to be
+    replayed, as the feedback store counts them (`Codec.sample_bytes`); 0 keeps nothing. eviction: the store's.
+    share: of a mini-batch that is replayed. balanced: replayed samples are drawn evenly over classes.
 
     Raises InvalidInputError or FeedbackError for values that are none.
     """
@@ -40,9 +40,11 @@ class Stream:
     def __post_init__(self) -> None:
         kind, colon, number = self.order.partition(":")
         plain = kind in ("shuffled", "sorted") and not colon
-        numbered = kind in ("bursts", "late") and number.isascii() and number.isdigit()
+        numbered = kind in ("bursts", "late", "last") and number.isascii() and number.isdigit()
         if not (plain or (numbered and int(number) >= (kind == "bursts"))):
-            raise InvalidInputError(f"order {self.order!r}; allowed are shuffled, sorted, bursts:N and late:CLASS")
+            raise InvalidInputError(
+                f"order {self.order!r}; allowed are shuffled, sorted, bursts:N, late:CLASS and last:CLASS"
+            )
         if self.bytes < 0 or not 0 < self.share < 1:
             raise InvalidInputError(
                 f"bytes {self.bytes}, share {self.share}; allowed are 0 and above, and numbers between 0 and 1"
@@ -88,12 +90,12 @@ def arranged(pool: Pool, order: str, rng: np.random.Generator) -> Rows:
     y = pool.y[rows]
     if kind == "sorted":
         return rows[np.argsort(y, kind="stable")]
-    if kind == "late":
+    if kind in ("late", "last"):
         late = rows[y == int(number)]
         if not len(late):
             raise InvalidInputError(f"order {order!r}: no sample is of that class")
         others = rows[y != int(number)]
-        half = len(rows) // 2
+        half = len(rows) // 2 if kind == "late" else len(others)
         return np.concatenate([others[:half], rng.permutation(np.concatenate([others[half:], late]))])
     size = int(number)
     bursts = [

@@ -27,7 +27,8 @@ class Outcome:
 
     accuracy: of the test images, or of the pretext's, mean over students; each: by student. by_class: share of each
     class's test images answered rightly, mean over students; None where the data has none of it. agreement: share of
-    test images on which all students answer alike. steps, samples: of training; cycles: of the device, all students.
+    test images on which all students answer alike; with_teacher: on which they answer as the teacher, mean over
+    students, None where there is none. steps, samples: of training; cycles: of the device, all students.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Outcome:
     each: tuple[float, ...]
     by_class: tuple[float | None, ...]
     agreement: float
+    with_teacher: float | None
     steps: int
     samples: int
     cycles: int
@@ -120,9 +122,9 @@ class Run:
                 learner.step(x, wanted)
 
     def _measured(self, stage: Stage, number: int, pool: Pool, steps: int, samples: int, cycles: int) -> Outcome:
-        test = self.prepared.test
+        test, taught = self.prepared.test, self.prepared.taught
         if pool.classes != test.classes:  # a pretext is tested by its own task
-            test = stage.samples.pool(self._testing(test, number))
+            test, taught = stage.samples.pool(self._testing(test, number)), None
         answers = np.stack([learner.logits(test.x).argmax(axis=1) for learner in self.learners])
         for learner in self.learners:
             learner.cycles()
@@ -136,6 +138,7 @@ class Run:
                 float(right[:, test.y == c].mean()) if (test.y == c).any() else None for c in range(test.classes)
             ),
             agreement=float((answers == answers[0]).all(axis=0).mean()),
+            with_teacher=None if taught is None else float((answers == taught.argmax(axis=1)).mean()),
             steps=steps,
             samples=samples,
             cycles=cycles,

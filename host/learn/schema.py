@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A file. baseline: the arm that others are held against. varied: the key whose values the points have, or ""."""
+    """A file. baseline: the arm that others are held against. varied: what the points' values
+    are of, or ""."""
 
     name: str
     path: Path
@@ -78,12 +79,13 @@ def parse(data: Mapping[str, Any], path: Path) -> Plan:
     InvalidInputError."""
     whole = dict(data)
     vary = Reader(whole.pop("vary", {}), "vary")
-    varied = vary.text("key", "")
+    keys = vary.texts("keys", ())
     values = vary.take("values", [])
+    varied = vary.text("name", keys[0] if keys else "")
     vary.finish()
-    if bool(varied) != bool(values) or not isinstance(values, list):
-        raise StudyError(f"vary.values is {values!r}: allowed is a list of values, beside the key they are of")
-    points = tuple(_point(Reader(_with(whole, varied, v)), v) for v in values) if values else (_point(Reader(whole)),)
+    if bool(keys) != bool(values) or not isinstance(values, list):
+        raise StudyError(f"vary.values is {values!r}: allowed is a list of values, beside the keys they are of")
+    points = tuple(_point(Reader(_with(whole, keys, v)), v) for v in values) if values else (_point(Reader(whole)),)
     top = Reader(whole)
     arms = list(points[0].arms)
     baseline = top.text("baseline", arms[0], arms)
@@ -99,18 +101,21 @@ def parse(data: Mapping[str, Any], path: Path) -> Plan:
     )
 
 
-def _with(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The file's content with another value at a dotted key, which is there already; numbers count a list's places."""
+def _with(data: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """The file's content with another value at dotted keys that are there already; numbers count a list's places."""
     made: Any = copy.deepcopy(dict(data))
-    at = made
-    *above, last = key.split(".")
-    try:
-        for name in above:
-            at = at[int(name)] if isinstance(at, list) else at[name]
-        at[last]
-        at[last] = value
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise StudyError(f"vary.key is {key!r}: the file has no such value; write e.g. pools.labelled.count") from error
+    for key in keys:
+        at = made
+        *above, last = key.split(".")
+        try:
+            for name in above:
+                at = at[int(name)] if isinstance(at, list) else at[name]
+            at[last]
+            at[last] = value
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise StudyError(
+                f"vary.keys has {key!r}: the file has no such value; write e.g. pools.labelled.count"
+            ) from error
     return made
 
 

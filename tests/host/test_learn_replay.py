@@ -30,7 +30,7 @@ def order(text: str, seed: int = 0) -> np.ndarray:
     return arranged(POOL, text, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("text", ["shuffled", "sorted", "bursts:5", "late:1"])
+@pytest.mark.parametrize("text", ["shuffled", "sorted", "bursts:5", "late:1", "last:1"])
 def test_each_sample_comes_once_in_another_order_a_seed(text: str) -> None:
     assert sorted(order(text).tolist()) == list(range(100))
     assert order(text).tolist() != order(text, seed=1).tolist()
@@ -45,6 +45,9 @@ def test_orders() -> None:
     assert not (late[:50] == 1).any()
     assert (late[50:] == 1).sum() == 30
     assert set(late[50:].tolist()) == {0, 1, 2, 3}
+    last = Y[order("last:1")]
+    assert (last[70:] == 1).all()
+    assert not (last[:70] == 1).any()
     with pytest.raises(InvalidInputError, match="late:9"):
         order("late:9")
 
