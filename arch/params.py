@@ -229,8 +229,7 @@ PRESETS: Mapping[str, CoreParams] = {
     # one low-cost FPGA (ECP5-85F, Artix-7): 64 multipliers, students of up to 96 k weights on chip, 784-100-50-10 at
     # batch 64; a quarter of the 85F's block RAMs is left over, for where all are taken wires go from end to end
     "edge8": CoreParams(n=8),
-    # the same FPGA for perceptrons alone: without windows and vector unit a third of the logic is gone, and the clock
-    # is higher for it
+    # the same FPGA for perceptrons alone: what they have no use for takes no logic, and is in no critical path
     "dense8": CoreParams(n=8, windows=0, vector=0),
     # mid-range FPGA: 256 multipliers, 16 KiB words keep a 784-256-128-10 perceptron and its batch of 64 on chip
     "edge16": CoreParams(n=16, act_depth=8192, err_depth=4096, wgt_depth=32768),
