@@ -98,23 +98,18 @@ def _sizes(given: str) -> tuple[int, ...]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    names = ("devices", "labels", "refused", "batches", "of", "teacher", "labels each", "up each", "down each")
-    table = Table(*names, "cycles each", "before", "after", "below before", "time", title="one teacher, many devices")
+    """A line a fleet; means over devices."""
+    table = Table("devices", "teacher", "labels", "up", "down", "cycles", "accuracy", "below", "time")
     for one in result["fleets"]:
         load = one["teacher"]
         table.add_row(
             f"{one['devices']:,}",
-            f"{load['samples']:,}",
-            f"{load['refused']:,}",
-            f"{load['batches']:,}",
-            f"{load['mean_batch']:.0f}",
-            f"{load['seconds']:.2f} s",
-            f"{one['labels']['mean']:.0f}",
+            f"{load['batches']} x {load['mean_batch']:.0f}, {load['seconds']:.1f} s",
+            f"{one['labels']['mean']:.0f} of {one['labels']['mean'] + one['refused']['mean']:.0f}",
             f"{one['bytes_up']['mean'] / 1000:.1f} kB",
             f"{one['bytes_down']['mean'] / 1000:.1f} kB",
             f"{one['cycles']['mean']:,.0f}",
-            f"{one['accuracy_before']['mean']:.1%}",
-            f"{one['accuracy_after']['mean']:.1%}",
+            f"{one['accuracy_before']['mean']:.1%} -> {one['accuracy_after']['mean']:.1%}",
             f"{one['below_before']}",
             f"{one['seconds']:.1f} s",
         )

@@ -96,7 +96,7 @@ def prepare(request: FleetRun, dataset: Dataset, say: Callable[[str], None] = la
 
 
 def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, watch: Watch = lambda *_: None) -> Fleet:
-    """Take a fleet through its streams. A round is a turn of every device, then the teacher's answers to all of them."""
+    """Take a fleet through its streams. A round is a turn of every device, then the teacher's answers to them all."""
     begun = time.monotonic()
     members = [begin(request, lesson.dataset, lesson.compiled, number) for number in range(devices)]
     service = TeacherService(

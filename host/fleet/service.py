@@ -39,9 +39,9 @@ class Load:
 class TeacherService:
     """One teacher for a number of devices. `answer` once a round.
 
-    teach: samples float32 [n, ...] in [0, 1] -> distributions float32 [n, classes]. devices: how many there are. budget:
-    labels it gives in all, None for any number; sharing: who gets them. When they are spent it answers nobody: the
-    devices go on with what they have kept. batch: samples it takes at a time.
+    teach: samples float32 [n, ...] in [0, 1] -> distributions float32 [n, classes]. devices: how many there are.
+    budget: labels it gives in all, None for any number; sharing: who gets them. When they are spent it answers nobody:
+    the devices go on with what they have kept. batch: samples it takes at a time.
 
     A round's samples are put together in the order of the devices, so that what it computes does not depend on where
     they run. Raises HostError for a setting that is none.

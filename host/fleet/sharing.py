@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from insitu.host.errors import HostError
 
-#: `equal`: a device has its part of the budget and no more, whatever the others leave. `lent`: what is left goes to whom
-#: fewest were given so far (max-min fair), so that what some do not ask for others may have.
+#: `equal`: a device has its part of the budget and no more, whatever the others leave. `lent`: what is left goes to
+#: whom fewest were given so far (max-min fair), so that what some do not ask for others may have.
 Sharing = Literal["equal", "lent"]
 
 

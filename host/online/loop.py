@@ -230,7 +230,7 @@ class OnlineLoop:
         return self.learn(asking, self.teach(asking.x) if len(asking.x) else None)
 
     def answer(self, count: int) -> Asking:
-        """Take true labels that have arrived, answer the stream's next `count` samples, find what to ask the teacher."""
+        """Take true labels that have arrived, answer the stream's next `count` samples, find what to ask about."""
         first = self.progress.samples
         self.progress.ended = False
         self._take_labels()
