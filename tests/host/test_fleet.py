@@ -16,13 +16,13 @@ from torch import nn
 
 from insitu.arch.declaration import Declaration
 from insitu.host.errors import HostError
-from insitu.host.fleet import runner
+from insitu.host.fleet import member, runner
 from insitu.host.fleet.memory import Memory
 from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.runner import Fleet, Lesson
 from insitu.host.fleet.service import TeacherService
 from insitu.host.fleet.sharing import granted, shares
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.loop import OnlinePolicy, Progress
 from insitu.host.store import FeedbackBatch, FeedbackStore
 from insitu.host.store.codec import Codec
 from insitu.host.study import engine
@@ -97,14 +97,21 @@ def test_a_device_is_the_same_in_a_larger_fleet() -> None:
     """Whoever else there is, and whoever was before it on the emulator; no two devices are the same."""
     taught = replace(lesson(), teacher=Elementwise())  # type: ignore[arg-type]
     with engine.opened("processes", 1) as pool:
-        small, large = (runner.operate(REQUEST, taught, devices, pool) for devices in (2, 5))
-    ends = [member.checkpoint for member in large.members]
-    for member, end in zip(small.members, ends, strict=False):
-        assert member.checkpoint is not None
+        small = runner.operate(REQUEST, taught, 2, pool)
+        emulator = member._device(taught.compiled.program.to_bytes())
+        emulator.write_weights({name: q // 2 for name, q in taught.compiled.masters.items()})
+        emulator.seed = 999
+        for scale in range(len(emulator.program.scales)):
+            emulator.set_scale(scale, emulator.scale(scale) + 1)
+        large = runner.operate(REQUEST, taught, 5, pool)
+    ends = [one.checkpoint for one in large.members]
+    for one, end in zip(small.members, ends, strict=False):
+        assert one.checkpoint is not None
         assert end is not None
-        assert same(member.checkpoint.training, end.training)
-        assert member.checkpoint.progress["labels"] == end.progress["labels"] > 0
-    streams = [next(member.memory.iterate(64)).x.tobytes() for member in large.members]
+        assert same(one.checkpoint.training, end.training)
+        assert Progress.of(one.checkpoint.progress) == Progress.of(end.progress)
+        assert end.progress["steps"] > 0
+    streams = [next(one.memory.iterate(64)).x.tobytes() for one in large.members]
     assert len(set(streams)) == 5
 
 
@@ -130,10 +137,10 @@ def test_a_spent_budget_ends_labels_and_not_the_fleet(sharing: Any) -> None:
     assert min(fleet.service.given) > 15
     assert fleet.service.load.refused == sum(fleet.service.refused) > 0
     assert fleet.service.load.spent is not None
-    for member in fleet.members:
-        assert member.checkpoint is not None
-        assert member.checkpoint.progress["samples"] == REQUEST.policy.samples
-        assert member.checkpoint.progress["steps"] > 0
+    for one in fleet.members:
+        assert one.checkpoint is not None
+        assert one.checkpoint.progress["samples"] == REQUEST.policy.samples
+        assert one.checkpoint.progress["steps"] > 0
 
 
 @given(
