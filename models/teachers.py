@@ -60,16 +60,16 @@ class Teacher(nn.Module):
         return self.layers(x)
 
 
-def train_teacher(dataset: Dataset, shift: Shift | None = None, *, seed: int, epochs: int | None = None) -> Teacher:
-    """Train a teacher on clean images and, with a scene given, on images under it at every severity.
+def train_teacher(dataset: Dataset, *shifts: Shift, seed: int, epochs: int | None = None) -> Teacher:
+    """Train a teacher on clean images and, with scenes given, on images under each at every severity.
 
     Args:
         dataset: its training part is used alone.
-        shift: the scene; all its kinds at severities 1 to 5 together, and the scene as it is.
+        shifts: the scenes; of each all its kinds at severities 1 to 5 together, and the scene as it is.
         seed: of the initial weights, the jitter and the order of images.
         epochs: passes over clean and shifted images; by default as many as show about 150,000 images.
     """
-    x, y = _lesson(dataset, shift, seed)
+    x, y = _lesson(dataset, shifts, seed)
     if epochs is None:
         epochs = max(2, round(IMAGES_SEEN / len(x)))
     with torch.random.fork_rng(devices=[]):
@@ -79,12 +79,11 @@ def train_teacher(dataset: Dataset, shift: Shift | None = None, *, seed: int, ep
     return teacher.eval()
 
 
-def _lesson(dataset: Dataset, shift: Shift | None, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Clean images, then a part of them again in each variant of the scene."""
+def _lesson(dataset: Dataset, shifts: tuple[Shift, ...], seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Clean images, then a part of them again in each variant of each scene."""
     x, y = dataset.x_train, dataset.y_train
-    if shift is None or not shift.steps:
-        return x, y
-    variants = dict.fromkeys([*(shift.at(severity) for severity in SEVERITIES), shift])
+    shifted = [shift for shift in shifts if shift.steps]
+    variants = dict.fromkeys(v for s in shifted for v in [*(s.at(severity) for severity in SEVERITIES), s])
     rng = np.random.default_rng(seed)
     xs, ys = [x], [y]
     for number, variant in enumerate(variants):

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, hdl, learn, online, program, scale, study, synth, train, verify
+from insitu.host.cli import data, fleet, hdl, learn, online, program, scale, study, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -52,6 +52,7 @@ def _options(
 
 app.command("demo")(online.demo)
 app.command("online")(online.online)
+app.command("fleet")(fleet.fleet)
 app.command("train")(train.train)
 app.command("learn")(learn.learn)
 app.command("simulate")(program.simulate)

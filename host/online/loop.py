@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.registers import WORD_MASK
-from insitu.host.batches import BatchComposer
+from insitu.host.batches import BatchComposer, ReplaySource
 from insitu.host.detector import Detector
 from insitu.host.device.driver import Driver
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.checkpoint import Checkpoint
 from insitu.host.online.guard import Guard, GuardPolicy, Verdict
-from insitu.host.store import FeedbackBatch, FeedbackStore
+from insitu.host.store import FeedbackBatch, Split
 from insitu.models import draws
 
 Images = npt.NDArray[np.float32]
@@ -49,6 +49,19 @@ class User(Protocol):
 
     def labels(self, positions: Labels) -> Labels:
         """int64 [n]: the true classes of samples the teacher was asked for, -1 where none arrives."""
+
+
+class Feedback(ReplaySource, Protocol):
+    """What the loop needs of a store; `insitu.host.store.FeedbackStore` is one."""
+
+    def append(self, samples: FeedbackBatch) -> list[int]:
+        """Keep samples, and give each its id: the one it has where its key is known already."""
+
+    def attach_label(self, ids: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Give samples their true class; bool [n]: whether each is still kept."""
+
+    def iterate(self, batch: int, split: Split | None = None) -> Iterator[FeedbackBatch]:
+        """Everything kept, in order of id, up to `batch` samples at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +139,24 @@ class Chunk:
     verdict: Verdict | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A chunk that was answered, and which of its samples go to the teacher: rows of it, with all that is kept of each.
+
+    first, count: of the stream. rows: int64 [n]. x: float32 [n, ...]. logits: integers [n, classes], the student's
+    answers, value = q * 2**exponent. source: str [n]. held_out: bool [n].
+    """
+
+    first: int
+    count: int
+    rows: npt.NDArray[np.int64]
+    x: Images
+    logits: npt.NDArray[Any]
+    exponent: int
+    source: npt.NDArray[np.str_]
+    held_out: npt.NDArray[np.bool_]
+
+
 class OnlineLoop:
     """One student's online fix. `run()` from wherever the folder's checkpoint says.
 
@@ -144,7 +175,7 @@ class OnlineLoop:
         driver: Driver,
         stream: Stream,
         teach: Teach,
-        store: FeedbackStore,
+        store: Feedback,
         *,
         policy: OnlinePolicy,
         seed: int,
@@ -174,23 +205,19 @@ class OnlineLoop:
         if self.progress.ended and self.progress.samples >= self.policy.samples:
             return self.progress
         while self.progress.samples < self.policy.samples:
-            with self._counted():
+            with self.counted():
                 chunk = self._turn(min(self.policy.chunk, self.policy.samples - self.progress.samples))
             if record is not None:
                 record(chunk)
             self._save()
             if watch is not None:
                 watch(chunk)
-        with self._counted():
-            self._take_labels()
-            self._look()
-        self.guard.serve()
-        self.progress.ended = True
+        self.end()
         self._save()
         return self.progress
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def counted(self) -> Iterator[None]:
         """Count what the device does in the block as the run's."""
         before = self.driver.counters
         yield
@@ -199,6 +226,11 @@ class OnlineLoop:
         self.progress.macs += after.macs - before.macs
 
     def _turn(self, count: int) -> Chunk:
+        asking = self.answer(count)
+        return self.learn(asking, self.teach(asking.x) if len(asking.x) else None)
+
+    def answer(self, count: int) -> Asking:
+        """Take true labels that have arrived, answer the stream's next `count` samples, find what to ask about."""
         first = self.progress.samples
         self.progress.ended = False
         self._take_labels()
@@ -208,14 +240,35 @@ class OnlineLoop:
         self.progress.stream_right += int((answers == labels).sum())
         flagged = np.zeros(count, np.bool_) if self.user is None else self.user.flags(first, answers)
         self.progress.flagged += int(flagged.sum())
-        rows, fresh = self._ask(first, x, logits, flagged)
         self.progress.samples += count
+        audited = self._audited(first + np.arange(count))
+        found = self.policy.detector.detect(logits, flagged)
+        rows = np.flatnonzero(found.asks | audited)
+        if self.policy.label_budget is not None:
+            rows = rows[: max(0, self.policy.label_budget - self.progress.labels)]
+        fmt = self.driver.format(self.driver.logits_tensor)
+        return Asking(
+            first=first,
+            count=count,
+            rows=rows,
+            x=x[rows],
+            logits=fmt.quantise(logits[rows]),
+            exponent=fmt.exponent,
+            source=np.where(audited, "audit", found.source)[rows],
+            held_out=audited[rows],
+        )
+
+    def learn(self, asking: Asking, taught: npt.NDArray[np.float32] | None) -> Chunk:
+        """Train on what the teacher said, float32 [m, classes] of the first m samples asked; None: it said nothing.
+        Then have the guard look, if it is time."""
         losses: list[float] = []
-        if fresh is not None:
+        if taught is not None and len(taught):
+            fresh = self._feedback(asking, taught)
             ids = self.store.append(fresh)
             self.progress.labels += len(fresh)
             if self.user is not None:
-                self.progress.asked = list(zip((first + rows).tolist(), ids, strict=True))
+                positions = (asking.first + asking.rows[: len(fresh)]).tolist()
+                self.progress.asked = list(zip(positions, ids, strict=True))
             if not fresh.held_out.all():
                 for batch in self._composer.epoch(self.store, self.progress.steps, fresh):
                     losses.append(self._train(batch.samples))
@@ -226,11 +279,19 @@ class OnlineLoop:
         verdict, agreement = self._look() if self.guard.due else (None, float("nan"))
         return Chunk(
             progress=self.progress,
-            asked=len(rows),
+            asked=len(asking.rows),
             loss=self.progress.loss,
             agreement=agreement,
             verdict=verdict,
         )
+
+    def end(self) -> None:
+        """Take the last labels, have the guard look once more, serve the incumbent."""
+        with self.counted():
+            self._take_labels()
+            self._look()
+        self.guard.serve()
+        self.progress.ended = True
 
     def _take_labels(self) -> None:
         """Store the true labels that have arrived for the last chunk's samples."""
@@ -243,28 +304,17 @@ class OnlineLoop:
             self.progress.true_labels += int(self.store.attach_label(ids[known], labels[known]).sum())
         self.progress.asked = []
 
-    def _ask(
-        self, first: int, x: Images, logits: npt.NDArray[np.float32], flagged: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int64], FeedbackBatch | None]:
-        """The samples of a chunk that go to the teacher, labelled by it; None where there are none."""
-        positions = first + np.arange(len(x))
-        audited = self._audited(positions)
-        found = self.policy.detector.detect(logits, flagged)
-        rows = np.flatnonzero(found.asks | audited)
-        if self.policy.label_budget is not None:
-            rows = rows[: max(0, self.policy.label_budget - self.progress.labels)]
-        if len(rows) == 0:
-            return rows, None
-        source = np.where(audited, "audit", found.source)[rows]
-        fmt = self.driver.format(self.driver.logits_tensor)
-        return rows, FeedbackBatch.of(
-            np.rint(x[rows] * 255).astype(np.uint8),
-            self.teach(x[rows]),
-            fmt.quantise(logits[rows]),
-            source=source,
-            held_out=audited[rows],
-            keys=_keys(self._name, positions[rows]),
-            logits_exponent=fmt.exponent,
+    def _feedback(self, asking: Asking, taught: npt.NDArray[np.float32]) -> FeedbackBatch:
+        """What the store gets of a chunk: the first samples asked, as many as were taught."""
+        n = len(taught)
+        return FeedbackBatch.of(
+            np.rint(asking.x[:n] * 255).astype(np.uint8),
+            taught,
+            asking.logits[:n],
+            source=asking.source[:n],
+            held_out=asking.held_out[:n],
+            keys=_keys(self._name, asking.first + asking.rows[:n]),
+            logits_exponent=asking.exponent,
         )
 
     def _audited(self, positions: Labels) -> npt.NDArray[np.bool_]:
@@ -315,9 +365,12 @@ class OnlineLoop:
         now = time.monotonic()
         self.progress.seconds += now - self._clock
         self._clock = now
-        if self._checkpoint is None:
-            return
-        Checkpoint(
+        if self._checkpoint is not None:
+            self.checkpoint().save(self._checkpoint)
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the run stands: with what its store holds, all that it goes on from."""
+        return Checkpoint(
             identity=self.identity,
             training=self.driver.snapshot(),
             served=self.guard.incumbent,
@@ -325,17 +378,21 @@ class OnlineLoop:
             progress=asdict(self.progress),
             guard=self.guard.state(),
             notes=self.notes,
-        ).save(self._checkpoint)
+        )
 
     def _resume(self) -> None:
         if self._checkpoint is None or not self._checkpoint.exists():
             return
         kept = Checkpoint.load(self._checkpoint, self.driver.program, self.identity)
         try:
-            progress = Progress.of(kept.progress)
-            self.guard.resume(kept.served, kept.first, kept.guard)
+            self.go_on(kept)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self._checkpoint}: no online run's checkpoint ({error!r})") from error
+
+    def go_on(self, kept: Checkpoint) -> None:
+        """Go on from a checkpoint. Raises KeyError, TypeError or ValueError where it lacks something."""
+        progress = Progress.of(kept.progress)
+        self.guard.resume(kept.served, kept.first, kept.guard)
         self.progress, self.notes = progress, kept.notes
         self.driver.restore(kept.training)
 

@@ -25,19 +25,15 @@ LAB: dict[str, Any] = {"batch": 32, "lr": 0.1, "momentum": 0.9, "schedule": "cos
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A student trained on clean data, the scene it now meets, and a teacher trained with that scene in mind.
+class Surroundings:
+    """What a device meets: the data as its scene shows them, and a user.
 
-    x_test, y_test: the scene's whole test set, [n, 1, H, W] in [0, 1] and [n]. flag_rate: share of wrong answers that a
-    user flags. label_rate: share of the samples asked for whose true label arrives.
+    seed: of the stream. flag_rate: share of wrong answers that a user flags. label_rate: share of the samples asked for
+    whose true label arrives.
     """
 
     dataset: Dataset
     shift: Shift
-    student: nn.Module
-    teacher: nn.Module
-    x_test: Images
-    y_test: Labels
     seed: int
     flag_rate: float = 0.0
     label_rate: float = 0.0
@@ -86,6 +82,19 @@ class Scene:
             here = laps == lap
             order[here] = np.random.default_rng((self.seed, int(lap))).permutation(size)[offsets[here]]
         return order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene(Surroundings):
+    """A student trained on clean data, the scene it now meets, and a teacher trained with that scene in mind.
+
+    x_test, y_test: the scene's whole test set, [n, 1, H, W] in [0, 1] and [n].
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    x_test: Images
+    y_test: Labels
 
 
 def prepare(

@@ -55,9 +55,9 @@ def test_the_lesson_holds_every_severity_and_the_scene(digits, monkeypatch):
     small = dataclasses.replace(digits, x_train=digits.x_train[:30], y_train=digits.y_train[:30])
     monkeypatch.setattr(teachers, "SHIFTED_IMAGES", 20)
     for text, variants in (("none", 0), ("noise:2", 5), ("noise:2+blur:2", 5), ("noise:2+blur:3", 6)):
-        x, y = teachers._lesson(small, Shift.parse(text), 0)
+        x, y = teachers._lesson(small, (Shift.parse(text),), 0)
         assert len(x) == len(y) == 30 + 20 * variants
-    x, y = teachers._lesson(small, Shift.parse("noise:1"), 0)
+    x, y = teachers._lesson(small, (Shift.parse("noise:1"),), 0)
     clean = {image.tobytes(): label for image, label in zip(small.x_train, small.y_train, strict=True)}
     assert all(clean[image.tobytes()] == label for image, label in zip(x[:30], y[:30], strict=True))
     spread = [x[30 + 20 * i : 50 + 20 * i][:, :, :, 0].std() for i in range(5)]

@@ -25,19 +25,19 @@ _train_teacher = teachers.train_teacher
 
 
 @cache
-def quick_teacher(shift: str, seed: int) -> Teacher:
+def quick_teacher(shifts: tuple[str, ...], seed: int) -> Teacher:
     """A teacher of digits that has seen few of them: enough to teach, in half a second."""
     from insitu.models.datasets import load
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teachers, "IMAGES_SEEN", 30_000)
-        return _train_teacher(load("digits"), Shift.parse(shift), seed=seed)
+        return _train_teacher(load("digits"), *map(Shift.parse, shifts), seed=seed)
 
 
-def _quickly(dataset: Dataset, shift: Shift | None = None, *, seed: int, epochs: int | None = None) -> Teacher:
+def _quickly(dataset: Dataset, *shifts: Shift, seed: int, epochs: int | None = None) -> Teacher:
     if dataset.name != "digits" or epochs is not None:
-        return _train_teacher(dataset, shift, seed=seed, epochs=epochs)
-    return quick_teacher(str(shift or "none"), seed)
+        return _train_teacher(dataset, *shifts, seed=seed, epochs=epochs)
+    return quick_teacher(tuple(map(str, shifts)), seed)
 
 
 @pytest.fixture(scope="session", autouse=True)

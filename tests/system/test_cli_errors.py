@@ -510,3 +510,22 @@ def test_an_error_of_our_own_is_not_hidden(insitu: Insitu, monkeypatch: pytest.M
     monkeypatch.setattr("insitu.sim.cycles.report", broken)
     with pytest.raises(ZeroDivisionError, match="a fault of the library"):
         insitu("simulate", "--model", STUDENT)
+
+
+# A fleet.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"),
+    [
+        (("--devices", "ten"), ("'ten'", "10,50,200")),
+        (("--devices", "5,0"), ("[5, 0]", "at least 1")),
+        (("--scenes", "rotate:2,fog:3"), ("'fog'", "rotate, translate")),
+        (("--sharing", "first"), ("'first'", "equal, lent")),
+        (("--engine", "threads"), ("'threads'", "processes, ray, dask")),
+        (("--memory-bytes", "10"), ("10 bytes", "one sample")),
+        (("--model", "mlp:9-10"), ("9", "64")),
+    ],
+)
+def test_wrong_fleet(refuses: Refuses, arguments: tuple[str, ...], quoted: tuple[str, ...]) -> None:
+    refuses("fleet", *arguments, quoted=quoted)

@@ -1,0 +1,99 @@
+"""What a fleet is asked to do, and whether it can."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from insitu.arch.declaration import Declaration
+from insitu.arch.params import CoreParams
+from insitu.arch.program import Program
+from insitu.host.batches import BatchComposer
+from insitu.host.compiler.compile import Compiled, compile_module
+from insitu.host.errors import HostError
+from insitu.host.fleet.memory import Memory
+from insitu.host.fleet.sharing import Sharing, check_sharing
+from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.request import logits_encoding
+from insitu.host.store.codec import Codec
+from insitu.models import students
+from insitu.models.datasets import Dataset, load
+from insitu.models.shifts import Shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetRun:
+    """What a fleet's run is made of.
+
+    devices: sizes of the fleet, each run by itself; a device meets the same in every fleet that it is in. scenes:
+    device k is in the one at k modulo their number. labels: the teacher gives in all, None for any number; sharing: who
+    gets them. teacher_batch: samples it takes at a time. memory_bytes: feedback that a device keeps. policy: of each.
+    """
+
+    data: str
+    scenes: tuple[str, ...]
+    model: str
+    devices: tuple[int, ...]
+    seed: int = 0
+    core: CoreParams = field(default_factory=CoreParams)
+    declaration: Declaration = field(default_factory=Declaration)
+    batch: int = 16
+    lr: float = 0.1
+    temperature: float = 1.5
+    labels: int | None = None
+    sharing: Sharing = "lent"
+    teacher_batch: int = 256
+    memory_bytes: int = 50_000
+    policy: OnlinePolicy = field(default_factory=lambda: OnlinePolicy(samples=320, chunk=32, rehearsals=2, audit=0.2))
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.devices or min(self.devices) < 1:
+            raise HostError(f"devices is {list(self.devices)}: one number or more, each at least 1")
+        if not self.scenes:
+            raise HostError("no scenes: at least one is wanted, such as rotate:2")
+        for name in ("lr", "temperature"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise HostError(f"{name} is {getattr(self, name)}: must be finite and above 0")
+        for name in ("labels", "teacher_batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise HostError(f"{name} is {getattr(self, name)}: must be at least 1")
+        check_sharing(self.sharing)
+
+    def scene(self, device: int) -> str:
+        """The scene of a device."""
+        return self.scenes[device % len(self.scenes)]
+
+
+def check(request: FleetRun) -> Dataset:
+    """Raise what would stop a run of this request. Returns its data."""
+    for scene in request.scenes:
+        Shift.parse(scene)
+    dataset = load(request.data, request.root)
+    replay = request.policy.replay_share
+    BatchComposer(batch=request.batch, seed=request.seed, replay_share=replay).check_fresh()
+    student = students.build(request.model, in_shape=dataset.in_shape, classes=dataset.classes, seed=request.seed)
+    memory_of(request, dataset, compile_student(request, student, dataset).program, 0)
+    return dataset
+
+
+def compile_student(request: FleetRun, student: nn.Module, dataset: Dataset) -> Compiled:
+    """The program of all devices, and the weights that each begins with."""
+    return compile_module(
+        student,
+        core=request.core,
+        declaration=request.declaration,
+        batch=request.batch,
+        calibration=dataset.x_train[:256],
+        learning_rate=request.lr,
+        sample_range=1.0,
+        meta={"data": request.data, "model": request.model, "seed": request.seed},
+    )
+
+
+def memory_of(request: FleetRun, dataset: Dataset, program: Program, seed: int) -> Memory:
+    """An empty memory of a device. Raises HostError where it has no room for a sample."""
+    codec = Codec(shape=dataset.in_shape, classes=dataset.classes, logits=logits_encoding(program))
+    return Memory(codec, byte_budget=request.memory_bytes, seed=seed)

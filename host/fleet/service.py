@@ -1,0 +1,92 @@
+"""The teacher's service: the samples of all devices in batches, labels up to a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.host.errors import HostError
+from insitu.host.fleet.sharing import Sharing, check_sharing, granted
+
+#: Samples as they are sent: uint8 [n, ...]. Answers as they come back: float16 [n, classes].
+Pixels = npt.NDArray[np.uint8]
+Answers = npt.NDArray[np.float16]
+
+
+@dataclass
+class Load:
+    """What the teacher did. seconds: of answering. refused: samples it was asked about in vain. spent: the round, from
+    0, in which the first one was refused; None where none was."""
+
+    samples: int = 0
+    batches: int = 0
+    largest_batch: int = 0
+    refused: int = 0
+    rounds: int = 0
+    spent: int | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        mean = self.samples / self.batches if self.batches else 0.0
+        return vars(self) | {"mean_batch": mean}
+
+
+class TeacherService:
+    """One teacher for a number of devices. `answer` once a round.
+
+    teach: samples float32 [n, ...] in [0, 1] -> distributions float32 [n, classes]. devices: how many there are.
+    budget: labels it gives in all, None for any number; sharing: who gets them. When they are spent it answers nobody:
+    the devices go on with what they have kept. batch: samples it takes at a time.
+
+    A round's samples are put together in the order of the devices, so that what it computes does not depend on where
+    they run. Raises HostError for a setting that is none.
+    """
+
+    def __init__(
+        self,
+        teach: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+        *,
+        devices: int,
+        budget: int | None = None,
+        sharing: Sharing = "lent",
+        batch: int = 256,
+    ) -> None:
+        check_sharing(sharing)
+        for name, value in (("devices", devices), ("budget", budget), ("batch", batch)):
+            if value is not None and value < 1:
+                raise HostError(f"{name} is {value}: must be at least 1")
+        self._teach, self._budget, self._sharing, self._batch = teach, budget, sharing, batch
+        self.given = [0] * devices  #: labels, by device
+        self.refused = [0] * devices  #: samples without one, by device
+        self.load = Load()
+
+    def answer(self, asked: Sequence[Pixels]) -> list[Answers]:
+        """Answers to the first so many of each device's samples; a device that gets none has an array of none."""
+        counts = granted([len(x) for x in asked], self.given, self._budget, self._sharing)
+        for device, (x, count) in enumerate(zip(asked, counts, strict=True)):
+            self.given[device] += count
+            self.refused[device] += len(x) - count
+        refused = sum(map(len, asked)) - sum(counts)
+        if refused and self.load.spent is None:
+            self.load.spent = self.load.rounds
+        self.load.refused += refused
+        self.load.rounds += 1
+        pixels = np.concatenate([x[:count] for x, count in zip(asked, counts, strict=True)])
+        if not len(pixels):
+            return [np.empty((0, 0), np.float16)] * len(asked)
+        answers = np.concatenate([self._one(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)])
+        return np.split(answers, np.cumsum(counts)[:-1])
+
+    def _one(self, pixels: Pixels) -> Answers:
+        begun = time.perf_counter()
+        answers = self._teach(pixels.astype(np.float32) / np.float32(255)).astype(np.float16)
+        self.load.seconds += time.perf_counter() - begun
+        self.load.samples += len(pixels)
+        self.load.batches += 1
+        self.load.largest_batch = max(self.load.largest_batch, len(pixels))
+        return answers

@@ -1,0 +1,233 @@
+"""A fleet: the same bits wherever its devices take their turns, labels shared fairly, a teacher that fills batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from insitu.arch.declaration import Declaration
+from insitu.host.errors import HostError
+from insitu.host.fleet import member, runner
+from insitu.host.fleet.memory import Memory
+from insitu.host.fleet.request import FleetRun, check
+from insitu.host.fleet.runner import Fleet, Lesson
+from insitu.host.fleet.service import TeacherService
+from insitu.host.fleet.sharing import granted, shares
+from insitu.host.online.loop import OnlinePolicy, Progress
+from insitu.host.store import FeedbackBatch, FeedbackStore
+from insitu.host.store.codec import Codec
+from insitu.host.study import engine
+from insitu.models import teachers
+from tests.host import digits
+from tests.host.device_suite import same
+
+REQUEST = FleetRun(
+    data="digits",
+    scenes=("rotate:3", "contrast:4"),
+    model="mlp:64-24-10",
+    devices=(2,),
+    core=digits.CORE,
+    declaration=Declaration.parse("w8a8e8g8"),
+    batch=digits.BATCH,
+    policy=OnlinePolicy(samples=128, chunk=32, rehearsals=1, audit=0.3),
+)
+
+
+@cache
+def lesson() -> Lesson:
+    """A quickly trained teacher, as the student of tests/host/digits.py is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teachers, "IMAGES_SEEN", 30_000)
+        return runner.prepare(REQUEST, check(REQUEST))
+
+
+def operated(name: str = "processes", workers: int = 1, devices: int = 2, **changed: Any) -> Fleet:
+    with engine.opened(name, workers) as pool:
+        return runner.operate(replace(REQUEST, **changed), lesson(), devices, pool)
+
+
+@cache
+def here() -> Fleet:
+    """Two devices in this process."""
+    return operated()
+
+
+def assert_same(one: Fleet, other: Fleet) -> None:
+    """The same weights in training and in service, the same samples, the same cost."""
+    assert len(one.members) == len(other.members)
+    for a, b in zip(one.members, other.members, strict=True):
+        assert a.checkpoint is not None
+        assert b.checkpoint is not None
+        assert same(a.checkpoint.training, b.checkpoint.training)
+        assert same(a.checkpoint.served, b.checkpoint.served)
+        assert a.checkpoint.progress["cycles"] == b.checkpoint.progress["cycles"] > 0
+        assert len(a.memory) == len(b.memory) > 0
+        kept = [FeedbackBatch.concat(list(m.memory.iterate(64))) for m in (a, b)]
+        np.testing.assert_array_equal(kept[0].x, kept[1].x)
+        np.testing.assert_array_equal(kept[0].teacher, kept[1].teacher)
+    assert one.service.load == other.service.load
+    assert (one.bytes_up, one.bytes_down) == (other.bytes_up, other.bytes_down)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"), [("processes", 3), ("dask", 2), pytest.param("ray", 2, marks=pytest.mark.slow)]
+)
+def test_the_same_bits_wherever_devices_take_their_turns(name: str, devices: int) -> None:
+    pytest.importorskip({"processes": "joblib", "dask": "distributed", "ray": "ray"}[name])
+    assert_same(operated(name, 2, devices), here() if devices == 2 else operated(devices=devices))
+
+
+class Elementwise(nn.Module):
+    """A teacher whose answer to a sample is the same bits in any batch: no product of matrices."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 8 * x.flatten(1)[:, 20 : 20 + digits.CLASSES]
+
+
+def test_a_device_is_the_same_in_a_larger_fleet() -> None:
+    """Whoever else there is, and whoever was before it on the emulator; no two devices are the same."""
+    taught = replace(lesson(), teacher=Elementwise())  # type: ignore[arg-type]
+    with engine.opened("processes", 1) as pool:
+        small = runner.operate(REQUEST, taught, 2, pool)
+        emulator = member._device(taught.compiled.program.to_bytes())
+        emulator.write_weights({name: q // 2 for name, q in taught.compiled.masters.items()})
+        emulator.seed = 999
+        for scale in range(len(emulator.program.scales)):
+            emulator.set_scale(scale, emulator.scale(scale) + 1)
+        large = runner.operate(REQUEST, taught, 5, pool)
+    ends = [one.checkpoint for one in large.members]
+    for one, end in zip(small.members, ends, strict=False):
+        assert one.checkpoint is not None
+        assert end is not None
+        assert same(one.checkpoint.training, end.training)
+        assert Progress.of(one.checkpoint.progress) == Progress.of(end.progress)
+        assert end.progress["steps"] > 0
+    streams = [next(one.memory.iterate(64)).x.tobytes() for one in large.members]
+    assert len(set(streams)) == 5
+
+
+def test_a_fleet_learns_and_is_measured() -> None:
+    request = replace(REQUEST, devices=(4,), policy=replace(REQUEST.policy, samples=512, rehearsals=2))
+    with engine.opened("processes", 1) as pool:
+        found = runner.measured(request, lesson(), runner.operate(request, lesson(), 4, pool))
+    turned = [one for one in found["each"] if one["scene"] == "rotate:3"]
+    assert len(turned) == 2
+    assert all(one["accuracy_after"] > one["accuracy_before"] + 0.05 for one in turned)
+    assert found["below_before"] == 0
+    assert found["teacher"]["samples"] == sum(one["labels"] for one in found["each"])
+    assert all(one["bytes_up"] == 64 * one["labels"] for one in found["each"])
+    assert all(one["bytes_down"] == 2 * 10 * one["labels"] for one in found["each"])
+    assert found["teacher"]["refused"] == 0
+    assert found["teacher"]["spent"] is None
+
+
+@pytest.mark.parametrize("sharing", ["equal", "lent"])
+def test_a_spent_budget_ends_labels_and_not_the_fleet(sharing: Any) -> None:
+    fleet = operated(labels=41, sharing=sharing)
+    assert sum(fleet.service.given) == fleet.service.load.samples == 41
+    assert min(fleet.service.given) > 15
+    assert fleet.service.load.refused == sum(fleet.service.refused) > 0
+    assert fleet.service.load.spent is not None
+    for one in fleet.members:
+        assert one.checkpoint is not None
+        assert one.checkpoint.progress["samples"] == REQUEST.policy.samples
+        assert one.checkpoint.progress["steps"] > 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6),
+    st.integers(0, 60),
+)
+def test_lent_labels_are_max_min_fair(pairs: list[tuple[int, int]], left: int) -> None:
+    asked, had = [a for a, _ in pairs], [h for _, h in pairs]
+    found = granted(asked, had, sum(had) + left, "lent")
+    assert all(0 <= got <= wanted for got, wanted in zip(found, asked, strict=True))
+    assert sum(found) == min(left, sum(asked))
+    for k, got in enumerate(found):
+        if got < asked[k]:  # whoever goes short has no less than anybody who was given something, to within one
+            assert all(had[k] + got + 1 >= had[j] + found[j] for j in range(len(found)) if found[j])
+
+
+@given(st.integers(1, 100), st.integers(1, 20))
+def test_equal_parts_are_the_whole(budget: int, devices: int) -> None:
+    parts = shares(budget, devices)
+    assert sum(parts) == budget
+    assert max(parts) - min(parts) <= 1
+    assert granted([200] * devices, [0] * devices, budget, "equal") == parts
+    assert granted([200] * devices, parts, budget, "equal") == [0] * devices
+
+
+def test_samples_of_all_devices_share_batches() -> None:
+    sizes: list[int] = []
+
+    def teach(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        sizes.append(len(x))
+        return np.repeat(x.reshape(len(x), -1)[:, :1], 2, axis=1)
+
+    service = TeacherService(teach, devices=3, batch=8)
+    asked = [np.full((n, 2), value, np.uint8) for n, value in ((5, 51), (0, 0), (7, 255))]
+    answers = service.answer(asked)
+    assert sizes == [8, 4]
+    assert [len(a) for a in answers] == [5, 0, 7]
+    assert np.allclose(answers[0], 0.2, atol=1e-3)
+    assert np.allclose(answers[2], 1.0)
+    assert service.load.to_json()["mean_batch"] == 6
+
+
+def test_memory_keeps_what_the_store_would(tmp_path: Any) -> None:
+    """The same samples, the same draws, under the same budget."""
+    rng = np.random.default_rng(3)
+    codec = Codec(shape=(2, 3), classes=4)
+    budget = 20 * codec.sample_bytes
+    memory = Memory(codec, byte_budget=budget, seed=5)
+    with FeedbackStore.open(
+        tmp_path / "s", shape=(2, 3), classes=4, byte_budget=budget, seed=5, durability="process"
+    ) as store:
+        for _ in range(6):
+            probability = rng.dirichlet(np.ones(4), size=9).astype(np.float16).astype(np.float32)
+            batch = FeedbackBatch.of(
+                rng.integers(0, 256, (9, 2, 3), dtype=np.uint8),
+                probability,
+                rng.integers(-9, 9, (9, 4), dtype=np.int8),
+                held_out=rng.random(9) < 0.3,
+            )
+            ids = memory.append(batch)
+            assert ids == store.append(batch)
+            labels = rng.integers(0, 4, 3)
+            np.testing.assert_array_equal(memory.attach_label(ids[:3], labels), store.attach_label(ids[:3], labels))
+            np.testing.assert_array_equal(memory.counts_by_class("train"), store.counts_by_class("train"))
+            one, other = memory.draw(12, np.random.default_rng(1)), store.draw(12, np.random.default_rng(1))
+            np.testing.assert_array_equal(one.ids, other.ids)
+            np.testing.assert_array_equal(one.x, other.x)
+            np.testing.assert_array_equal(one.labels, other.labels)
+        for split in ("train", "held_out"):
+            ours = FeedbackBatch.concat(list(memory.iterate(4, split)))  # type: ignore[arg-type]
+            theirs = FeedbackBatch.concat(list(store.iterate(4, split)))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(ours.ids, theirs.ids)
+            np.testing.assert_array_equal(ours.x, theirs.x)
+        assert (len(memory), memory.bytes) == (len(store), store.usage().bytes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "quoted"),
+    [
+        ({"devices": (0,)}, r"devices is \[0\]"),
+        ({"scenes": ()}, "no scenes"),
+        ({"labels": 0}, "labels is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"sharing": "first"}, "sharing 'first': allowed are equal, lent"),
+        ({"memory_bytes": 5}, "a memory of 5 bytes"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(changed: dict[str, Any], quoted: str) -> None:
+    with pytest.raises(HostError, match=quoted):
+        check(replace(REQUEST, **changed))
