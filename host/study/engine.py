@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import logging
@@ -17,6 +18,8 @@ from insitu.host.errors import StudyError
 ENGINES = ("processes", "ray", "dask")
 #: Environment variables that name a running cluster; without, one is started here with a process a worker.
 RAY_ADDRESS, DASK_ADDRESS = "RAY_ADDRESS", "DASK_SCHEDULER_ADDRESS"
+#: Jobs given out for each worker: one runs, one waits, so that none waits for a result to be written.
+_AHEAD = 2
 Job = tuple[Callable[[Any], Any], Any]
 
 
@@ -26,12 +29,19 @@ class Engine:
     def __init__(self, workers: int, return_as: str) -> None:
         self.workers = workers
         self._return_as = return_as
+        self._preparing: Iterator[Any] = iter(())
+
+    def prepare(self, function: Callable[[], None]) -> None:
+        """Have the workers started and the function called on them, without waiting for it."""
+        parallel = joblib.Parallel(n_jobs=self.workers, batch_size=1, return_as=self._return_as)
+        self._preparing = parallel(joblib.delayed(function)() for _ in range(self.workers))
 
     def results(self, jobs: Iterable[tuple[int, Job]]) -> Iterator[tuple[int, Any, str]]:
         """(number, result, "") of each job, in the order they end; of one that raised, (number, None, why)."""
+        collections.deque(self._preparing, maxlen=0)
         calls = (joblib.delayed(_guarded)(number, function, argument) for number, (function, argument) in jobs)
         parallel = joblib.Parallel(
-            n_jobs=self.workers, batch_size=1, pre_dispatch=self.workers, return_as=self._return_as
+            n_jobs=self.workers, batch_size=1, pre_dispatch=_AHEAD * self.workers, return_as=self._return_as
         )
         if self._return_as != "list":
             yield from parallel(calls)
@@ -48,9 +58,9 @@ def _guarded(number: int, function: Callable[[Any], Any], argument: Any) -> tupl
 
 
 @contextlib.contextmanager
-def opened(name: str, workers: int) -> Iterator[Engine]:
-    """An engine by its name. Raises StudyError where what it needs is not installed, or it has no such number of
-    workers."""
+def opened(name: str, workers: int, prepare: Callable[[], None] | None = None) -> Iterator[Engine]:
+    """An engine by its name; its workers start, and call `prepare`, while the caller goes on. Raises StudyError where
+    what it needs is not installed, or it has no such number of workers."""
     if name not in ENGINES:
         raise StudyError(f"engine {name!r}: there are {', '.join(ENGINES)}")
     if workers < 1:
@@ -58,7 +68,10 @@ def opened(name: str, workers: int) -> Iterator[Engine]:
     start = {"processes": _processes, "ray": _ray, "dask": _dask}[name]
     try:
         with start(workers) as (backend, return_as), joblib.parallel_config(backend=backend):
-            yield Engine(workers, return_as)
+            engine = Engine(workers, return_as)
+            if prepare is not None and backend == "loky":
+                engine.prepare(prepare)
+            yield engine
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "dask", "distributed"):
             raise
