@@ -35,7 +35,7 @@ def run(
     checking.check(study, root)
     screen = console(json)
     begun = time.monotonic()
-    with store.opened(study, write=True) as kept, engines.opened(engine, workers, trial.prepare) as pool:
+    with store.opened(study, write=True) as kept, engines.opened(engine, workers) as pool:
         before = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
         with counting(screen) as progress:
             task = progress.add_task(study.name, total=search.planned(study, kept), completed=before)

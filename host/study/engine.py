@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import itertools
 import logging
@@ -29,16 +28,9 @@ class Engine:
     def __init__(self, workers: int, return_as: str) -> None:
         self.workers = workers
         self._return_as = return_as
-        self._preparing: Iterator[Any] = iter(())
-
-    def prepare(self, function: Callable[[], None]) -> None:
-        """Have the workers started and the function called on them, without waiting for it."""
-        parallel = joblib.Parallel(n_jobs=self.workers, batch_size=1, return_as=self._return_as)
-        self._preparing = parallel(joblib.delayed(function)() for _ in range(self.workers))
 
     def results(self, jobs: Iterable[tuple[int, Job]]) -> Iterator[tuple[int, Any, str]]:
         """(number, result, "") of each job, in the order they end; of one that raised, (number, None, why)."""
-        collections.deque(self._preparing, maxlen=0)
         calls = (joblib.delayed(_guarded)(number, function, argument) for number, (function, argument) in jobs)
         parallel = joblib.Parallel(
             n_jobs=self.workers, batch_size=1, pre_dispatch=_AHEAD * self.workers, return_as=self._return_as
@@ -58,9 +50,9 @@ def _guarded(number: int, function: Callable[[Any], Any], argument: Any) -> tupl
 
 
 @contextlib.contextmanager
-def opened(name: str, workers: int, prepare: Callable[[], None] | None = None) -> Iterator[Engine]:
-    """An engine by its name; its workers start, and call `prepare`, while the caller goes on. Raises StudyError where
-    what it needs is not installed, or it has no such number of workers."""
+def opened(name: str, workers: int) -> Iterator[Engine]:
+    """An engine by its name. Raises StudyError where what it needs is not installed, or it has no such number of
+    workers."""
     if name not in ENGINES:
         raise StudyError(f"engine {name!r}: there are {', '.join(ENGINES)}")
     if workers < 1:
@@ -68,10 +60,7 @@ def opened(name: str, workers: int, prepare: Callable[[], None] | None = None) -
     start = {"processes": _processes, "ray": _ray, "dask": _dask}[name]
     try:
         with start(workers) as (backend, return_as), joblib.parallel_config(backend=backend):
-            engine = Engine(workers, return_as)
-            if prepare is not None and backend == "loky":
-                engine.prepare(prepare)
-            yield engine
+            yield Engine(workers, return_as)
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "dask", "distributed"):
             raise

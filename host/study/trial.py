@@ -58,10 +58,6 @@ def run(request: Mapping[str, Any]) -> Record:
     }
 
 
-def prepare() -> None:
-    """Nothing but what a process does to call it: import what trials need."""
-
-
 def versions() -> dict[str, str]:
     """What a record was made with."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
