@@ -19,12 +19,15 @@ from insitu.host.detector import Detector
 from insitu.host.device.driver import Driver
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.checkpoint import Checkpoint
+from insitu.host.online.gold import WINDOW, Gold
 from insitu.host.online.guard import Guard, GuardPolicy, Verdict
 from insitu.host.store import FeedbackBatch, Split
 from insitu.models import draws
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+#: Among the verdicts: the teacher's labels of a chunk were not taken.
+REFUSED = "teacher refused"
 #: The teacher: samples [n, ...] -> target distributions float32 [n, classes].
 Teach = Callable[[Images], npt.NDArray[np.float32]]
 
@@ -102,8 +105,9 @@ class Progress:
     samples: of the stream, answered. labels: the teacher was asked for. steps: trained. stream_right: answers of the
     stream that were right when given. flagged: answers the user said were wrong. true_labels: that arrived while their
     sample was kept. verdicts: what the guard did at which sample. asked: stream positions and store ids of the last
-    chunk's samples, whose true labels may yet arrive. cycles, macs: of the device, in what is counted here; checkpoints
-    are not. seconds: of running. ended: whether the run has come to its end.
+    chunk's samples, whose true labels may yet arrive. gold: whether the last gold questions were answered rightly.
+    refused: labels that were not taken from a teacher who answered them wrongly. cycles, macs: of the device, in what
+    is counted here; checkpoints are not. seconds: of running. ended: whether the run has come to its end.
     """
 
     samples: int = 0
@@ -116,6 +120,8 @@ class Progress:
     saturated_share: float = 0.0
     verdicts: list[tuple[int, str]] = field(default_factory=list)
     asked: list[tuple[int, int]] = field(default_factory=list)
+    gold: list[bool] = field(default_factory=list)
+    refused: int = 0
     cycles: int = 0
     macs: int = 0
     seconds: float = field(default=0.0, compare=False)
@@ -166,7 +172,8 @@ class OnlineLoop:
     identity: all that decides what the run does but its length, as `checkpoint.canonical` writes it. A checkpoint of
     another identity is refused. Keys of samples follow from identity and position, so a chunk that is met again after a
     crash is stored once, and other runs may share the store. user: who flags wrong answers and knows true labels; a
-    label arrives one chunk after its sample was asked for, and from then on is what that sample teaches. notes: what
+    label arrives one chunk after its sample was asked for, and from then on is what that sample teaches. gold:
+    questions that go to the teacher with each batch; one that answers them wrongly is not believed. notes: what
     whoever runs the loop wants kept in the checkpoint, JSON-ready.
     """
 
@@ -181,10 +188,12 @@ class OnlineLoop:
         seed: int,
         identity: str,
         user: User | None = None,
+        gold: Gold | None = None,
         folder: str | Path | None = None,
     ) -> None:
         self.driver, self.stream, self.teach, self.store = driver, stream, teach, store
         self.policy, self.seed, self.identity, self.user = policy, seed, identity, user
+        self.gold = gold
         self.guard = Guard(driver, policy.guard)
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
@@ -227,7 +236,20 @@ class OnlineLoop:
 
     def _turn(self, count: int) -> Chunk:
         asking = self.answer(count)
-        return self.learn(asking, self.teach(asking.x) if len(asking.x) else None)
+        return self.learn(asking, self._taught(asking) if len(asking.x) else None)
+
+    def _taught(self, asking: Asking) -> npt.NDArray[np.float32] | None:
+        """What the teacher says of the samples asked, float32 [n, classes]; None where it is not to be believed."""
+        if self.gold is None:
+            return self.teach(asking.x)
+        n, progress = len(asking.x), self.progress
+        answers = self.teach(np.concatenate([asking.x, self.gold.x[self.gold.rows(asking.first)]]))
+        progress.gold = [*progress.gold, *self.gold.right(asking.first, answers[n:])][-WINDOW:]
+        if self.gold.trusts(progress.gold):
+            return answers[:n]
+        progress.refused += n
+        progress.verdicts.append((progress.samples, REFUSED))
+        return None
 
     def answer(self, count: int) -> Asking:
         """Take true labels that have arrived, answer the stream's next `count` samples, find what to ask about."""
