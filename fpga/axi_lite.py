@@ -88,10 +88,10 @@ class AxiLite(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({"axi": In(AXI_LITE), "bus": Out(BUS)})
-        # What is held, for proofs to look at; `fetching`: the bus was read and has not answered.
+        # What is held, for proofs to look at. fetching: the bus was read and has not answered; since: how long ago.
         self.aw, self.ar = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         self.w_data, self.w_strobe = Signal(32), Signal(4)
-        self.fetching = Signal()
+        self.fetching, self.since = Signal(), Signal(READ_LATENCY)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -110,7 +110,7 @@ class AxiLite(wiring.Component):
 
         # A write, where both its halves are here and the answer before it is gone; else a read.
         writes, reads = Signal(), Signal()
-        fetching, answers, fetched_legal = self.fetching, Signal(), Signal()
+        fetching, since, answers, fetched_legal = self.fetching, self.since, Signal(), Signal()
         write_legal, read_legal = decode(aw), decode(ar)
         m.d.comb += [
             writes.eq(has_aw & has_w & ~axi.bvalid),
@@ -127,8 +127,6 @@ class AxiLite(wiring.Component):
         with m.Elif(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
 
-        # Cycles since the bus was read.
-        since = Signal(READ_LATENCY)
         m.d.comb += answers.eq(fetching & since[-1])
         m.d.sync += [fetching.eq(reads | (fetching & ~since[-1])), since.eq(Cat(reads, since[:-1]))]
         with m.If(reads):

@@ -27,7 +27,7 @@ def learn(
 ) -> None:
     """Train students by the stages of a file, in fixed point and in float32, from the same mini-batches.
 
-    Example: `insitu learn examples/learn/self-training.toml --seeds 0,1`
+    Example: `insitu learn examples/learn/self-training.toml`
     """
     from insitu.arch.files import write_whole
     from insitu.host.device.backends import BACKENDS

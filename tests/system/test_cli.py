@@ -39,7 +39,7 @@ NUMBERS = ("accuracy_before", "accuracy_after", "samples", "labels", "steps", "s
 def test_commands_are_those_there_should_be() -> None:
     names = {" ".join(words) for words in commands()}
     assert names == {
-        *("demo", "online", "train", "simulate", "disasm", "data list", "data fetch"),
+        *("demo", "online", "train", "learn", "simulate", "disasm", "data list", "data fetch"),
         *("verify", "hdl", "synth", "scale", "study run", "study report", "study list"),
     }
 

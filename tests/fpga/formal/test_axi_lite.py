@@ -97,6 +97,12 @@ def bench() -> tuple[Module, list[Any]]:
     # The bus answers so many cycles after it was read, and that is what goes out.
     ages = Signal(READ_LATENCY + 1)
     m.d.sync += ages.eq(Cat(bus.read, ages[:-1]))
+    since = dut.since  # of what the bus was not asked about, too
+    m.d.comb += [
+        Assert(dut.fetching == since.any()),
+        Assert((since & (since - 1)) == 0),
+        Assert((ages[:-1] & ~since) == 0),
+    ]
     with m.If(ages[-1]):
         m.d.comb += Assert(axi.rvalid & ~read_before)
 
