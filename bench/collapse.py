@@ -2,8 +2,8 @@
 
     python bench/collapse.py [SEED] [GOLD]
 
-Digits turned by 45 degrees, a student of 64-24-10 in 8 bits; GOLD questions beside each batch, 8 unless given. Written to
-docs/collapse.md.
+Digits turned by 45 degrees, a student of 64-24-10 in 8 bits; GOLD questions beside each batch, 8 unless given. What it
+prints is in docs/collapse.md.
 """
 
 from __future__ import annotations

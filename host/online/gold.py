@@ -1,9 +1,9 @@
 """Gold questions: samples whose class is known, asked beside each batch to see whether the teacher is to be trusted.
 
 The guard judges by the teacher's labels, so a teacher that lies would have it serve the lie. Questions whose answers
-are known from the laboratory tell the two apart, as they do with paid annotators (Snow et al. 2008, "Cheap and fast, but
-is it good?", section 4): a batch whose gold answers are worse than an honest teacher's is refused, before any of its
-labels is kept.
+are known from the laboratory tell the two apart, as they do with paid annotators (Snow et al. 2008, "Cheap and fast,
+but is it good?"): a batch whose gold answers are worse than an honest teacher's is refused, before any of its labels is
+kept.
 """
 
 from __future__ import annotations
