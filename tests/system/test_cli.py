@@ -39,7 +39,7 @@ NUMBERS = ("accuracy_before", "accuracy_after", "samples", "labels", "steps", "s
 def test_commands_are_those_there_should_be() -> None:
     names = {" ".join(words) for words in commands()}
     assert names == {
-        *("demo", "online", "train", "learn", "simulate", "disasm", "data list", "data fetch"),
+        *("demo", "online", "train", "learn", "fleet", "simulate", "disasm", "data list", "data fetch"),
         *("verify", "hdl", "synth", "scale", "study run", "study report", "study list"),
     }
 
@@ -51,7 +51,7 @@ def test_help_has_an_example_that_works(insitu: Insitu, words: tuple[str, ...]) 
     assert shown.err == ""
     text = plain(shown.out)
     assert "--json" in text
-    example = re.search(r"Example: insitu ([\w.: =/-]+?) (?=Options|Arguments)", text)
+    example = re.search(r"Example: insitu ([\w.:, =/-]+?) (?=Options|Arguments)", text)
     assert example, text
     assert parse(shlex.split(example[1])) == words
 
