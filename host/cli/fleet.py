@@ -39,7 +39,7 @@ def fleet(
 ) -> None:
     """Fix a fleet of students, each in its scene, by one teacher that answers all of them in batches.
 
-    Example: `insitu fleet --devices 10,50,200 --labels 10000`
+    Example: `insitu fleet --devices 200 --labels 20000`
     """
     import torch
 
