@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from insitu.arch.loss import EXP_BITS, FRACTION_BITS, PROBABILITY_BITS, SCALE_SHIFT_MIN, SUM_BITS
 from insitu.arch.timing import LOSS_DIVIDE, LOSS_ROW
 from insitu.fpga.common import FieldsLayout, copies, delay, lanes, register
-from insitu.fpga.tiles import Extent
+from insitu.fpga.tiles import Extent, Loop
 
 #: Cycles from a phase's last read to the next phase's first: the trees over 32 lanes take five stages.
 GAP = LOSS_ROW // 2
@@ -46,9 +46,10 @@ class LossWalk(wiring.Component):
         running, reading, pause = Signal(), Signal(), register(range(LOSS_DIVIDE))
         m.submodules.extent = extent = Extent(self.n)
         m.d.comb += extent.size.eq(f.cols)
-        # `ragged`: one block is left; `nears`: the next one is the last; `divides`: this is phase 2.
-        ragged, nears, divides = register(), register(), register()
-        rows_left, blocks_left, last_row = register(16), register(len(extent.blocks)), register()
+        # `ragged`: one block is left; `divides`: this is phase 2.
+        blocks, divides = Loop(m, extent, "block"), register()
+        ragged = blocks.last
+        rows_left, last_row = register(16), register()
         a_row, b_row, a_below, b_below = (register(self.bits) for _ in range(4))
         a, b, row = register(self.bits), register(self.bits), register(self.row.shape())
         phase, first, rests = register(2), register(), register(range(LOSS_DIVIDE))
@@ -68,15 +69,15 @@ class LossWalk(wiring.Component):
             m.d.sync += [pause.eq(pause - 1), reading.eq(pause == 1)]
         with m.If(self.start):
             m.d.sync += [running.eq(1), reading.eq(1), phase.eq(0), divides.eq(0), first.eq(1), row.eq(0)]
-            m.d.sync += [rows_left.eq(f.rows), rests.eq(GAP), *self._blocks(extent, blocks_left, ragged, nears)]
+            m.d.sync += [rows_left.eq(f.rows), rests.eq(GAP), *blocks.first()]
             m.d.sync += [a.eq(f.a_base), a_row.eq(f.a_base), b.eq(f.b_base), b_row.eq(f.b_base)]
         with m.Elif(reading):
             m.d.sync += first.eq(ragged)
             with m.If(~ragged):
                 m.d.sync += [a.eq(a + 1), b.eq(b + 1)]
-                m.d.sync += [blocks_left.eq(blocks_left - 1), ragged.eq(nears), nears.eq(blocks_left == 3)]
+                m.d.sync += blocks.next()
             with m.Else():
-                m.d.sync += self._blocks(extent, blocks_left, ragged, nears)
+                m.d.sync += blocks.first()
                 with m.If(~divides):
                     m.d.sync += [phase.eq(phase + 1), divides.eq(phase[0]), a.eq(a_row), b.eq(b_row)]
                 with m.Else():
@@ -84,11 +85,6 @@ class LossWalk(wiring.Component):
                     m.d.sync += [b.eq(b_below), b_row.eq(b_below)]
                     m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 1), running.eq(~last_row)]
         return m
-
-    @staticmethod
-    def _blocks(extent: Any, left: Any, ragged: Any, nears: Any) -> list[Any]:
-        """Begin with a row's blocks: whether this is the last, or the next is, are registers."""
-        return [left.eq(extent.blocks), ragged.eq(extent.single), nears.eq(extent.double)]
 
 
 class Loss(wiring.Component):

@@ -75,7 +75,7 @@ def train(
     per_epoch = -(-len(samples) // batch)
     total, step = per_epoch * policy.epochs, 0
     at = program_at or (lambda done: with_learning_rate(program, policy.rate(done)))
-    stair = max(1, min(RATE_STEPS, total // RATE_CHANGES))
+    stair = stair_of(total)
     driver.seed = policy.seed + 1
     rng = np.random.default_rng(policy.seed)
     for epoch in range(policy.epochs):
@@ -90,6 +90,11 @@ def train(
                 on_step(step, total)
         if on_epoch is not None:
             on_epoch(epoch)
+
+
+def stair_of(total: int) -> int:
+    """Steps that the learning rate stays at, of `total`."""
+    return max(1, min(RATE_STEPS, total // RATE_CHANGES))
 
 
 def accuracy(driver: Driver, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> float:

@@ -35,9 +35,9 @@ class _Cache(FunctionCache):
         self._cache_file._source_stamp = (self._cache_file._source_stamp, _SOURCES)
 
 
-def kernel(function: F) -> F:
+def kernel(function: F, parallel: Any = False) -> F:
     """Compile on first call for each set of argument types; kept on disk, so the next process only loads it."""
-    dispatcher: Any = nb.njit(function, nogil=True)
+    dispatcher: Any = nb.njit(function, nogil=True, parallel=parallel)
     dispatcher._cache = _Cache(function)
     return cast(F, dispatcher)
 
@@ -51,9 +51,7 @@ prange: Any = nb.prange
 
 def parallel_kernel(function: F) -> F:
     """As `kernel`, its `prange` loops spread over numba's threads."""
-    dispatcher: Any = nb.njit(function, nogil=True, parallel=_SPREAD)
-    dispatcher._cache = _Cache(function)
-    return cast(F, dispatcher)
+    return kernel(function, _SPREAD)
 
 
 def callee(function: F) -> F:

@@ -109,31 +109,29 @@ def forward_shared(
     shared: Shared,
 ) -> tuple[int, int]:
     """FORWARD, a thread for each share."""
-    # Loops over threads take no tuples of tuples: these are taken apart outside and put together inside.
-    (firsts, terms_a, terms_b), (x, bits, states), (seed, jump, lanes) = spans, scratch, draw
+    # Loops over threads take no tuples of tuples: one is taken apart outside and put together inside.
     by, limits, wrap = fit
-    first, ahead = shared
-    found = np.zeros((ahead.shape[0], 2), np.int64)
-    for s in prange(ahead.shape[0]):
+    found = np.zeros((shared[1].shape[0], 2), np.int64)
+    for s in prange(found.shape[0]):
         found[s, 0], found[s, 1] = forward(
             a,
             a_pitch,
             b,
             b_pitch,
             across,
-            (firsts, terms_a, terms_b),
+            spans,
             rows,
             depth,
             bias,
             acc,
             cols,
             relu,
-            (x, bits, states),
-            (seed, jump, lanes),
+            scratch,
+            draw,
             (by, limits, wrap),
             out,
             pitch,
-            (first, ahead),
+            shared,
             int(s),
         )
     return _together(found)
@@ -199,30 +197,28 @@ def backward_shared(
     shared: Shared,
 ) -> tuple[int, int]:
     """BACKWARD, a thread for each share."""
-    # Loops over threads take no tuples of tuples: these are taken apart outside and put together inside.
-    (firsts, terms_a, terms_b), (x, bits, states), (seed, jump, lanes) = spans, scratch, draw
+    # Loops over threads take no tuples of tuples: one is taken apart outside and put together inside.
     by, limits, wrap = fit
-    first, ahead = shared
-    found = np.zeros((ahead.shape[0], 2), np.int64)
-    for s in prange(ahead.shape[0]):
+    found = np.zeros((shared[1].shape[0], 2), np.int64)
+    for s in prange(found.shape[0]):
         found[s, 0], found[s, 1] = backward(
             a,
             a_pitch,
             b,
             b_pitch,
-            (firsts, terms_a, terms_b),
+            spans,
             rows,
             depth,
             acc,
             cols,
             gate,
             gate_pitch,
-            (x, bits, states),
-            (seed, jump, lanes),
+            scratch,
+            draw,
             (by, limits, wrap),
             out,
             pitch,
-            (first, ahead),
+            shared,
             int(s),
         )
     return _together(found)

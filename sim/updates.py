@@ -117,26 +117,23 @@ def update_shared(
     shared: Shared,
 ) -> tuple[int, int]:
     """UPDATE, a thread for each share."""
-    # Loops over threads take no tuples of tuples: these are taken apart outside and put together inside.
-    (firsts, terms_a, terms_b), (x, bits, states), (seed, jump, lane_count) = spans, scratch, draw
+    # Loops over threads take no tuples of tuples: one is taken apart outside and put together inside.
     (by, limits, wrap), lr_mul, update_by, master_limits, (weight_by, weight_limits, weight_wrap), momentum = rule
     velocity, kept_mul, kept_by, decay_mul, decay_by, velocity_limits, moving_by, down, hold = momentum
-    master, weight, pitch, cols, groups, tail, group_pitch = held
-    first, ahead = shared
-    found = np.zeros((ahead.shape[0], 2), np.int64)
-    for s in prange(ahead.shape[0]):
+    found = np.zeros((shared[1].shape[0], 2), np.int64)
+    for s in prange(found.shape[0]):
         found[s, 0], found[s, 1] = update(
             a,
             a_pitch,
             b,
             b_pitch,
-            (firsts, terms_a, terms_b),
+            spans,
             depth,
             one,
             turned,
             acc,
-            (x, bits, states),
-            (seed, jump, lane_count),
+            scratch,
+            draw,
             update_states,
             lanes_at,
             (
@@ -147,8 +144,8 @@ def update_shared(
                 (weight_by, weight_limits, weight_wrap),
                 (velocity, kept_mul, kept_by, decay_mul, decay_by, velocity_limits, moving_by, down, hold),
             ),
-            (master, weight, pitch, cols, groups, tail, group_pitch),
-            (first, ahead),
+            held,
+            shared,
             int(s),
         )
     return _together(found)

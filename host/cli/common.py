@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from insitu.arch.declaration import WIDTHS, Declaration, Role
 from insitu.arch.optimizer import Optimizer
@@ -52,6 +53,19 @@ def declared(text: str, exponents: str, optimizer: Optimizer) -> Declaration:
         return declaration
     width = min(declaration.master.width, WIDTHS[Role.MOMENTUM][1])
     return declaration.with_roles(Role.MOMENTUM, width=width)
+
+
+def counting(screen: Console) -> Progress:
+    """A bar that counts, and says how long it will be, where someone watches."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+def whole_numbers(name: str, given: str, example: str) -> tuple[int, ...]:
+    """An option's numbers. Raises HostError where it is anything else."""
+    with suppress(ValueError):
+        return tuple(int(number) for number in given.split(","))
+    raise HostError(f"{name} {given!r}: allowed are whole numbers joined by commas, such as {example}")
 
 
 _kept: list[TextIO] = []

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
-from insitu.host.errors import HostError
+from insitu.host.cli.common import (
+    Batch,
+    Core,
+    Exponents,
+    Format,
+    Json,
+    Model,
+    Root,
+    Seed,
+    console,
+    counting,
+    emit,
+    whole_numbers,
+)
 
 
 def fleet(
@@ -55,7 +65,7 @@ def fleet(
         data=data,
         scenes=tuple(scene.strip() for scene in scenes.split(",")),
         model=model,
-        devices=_sizes(devices),
+        devices=whole_numbers("devices", devices, "10,50,200"),
         seed=seed,
         core=CoreParams.parse(core).with_declaration(declaration),
         declaration=declaration,
@@ -73,10 +83,9 @@ def fleet(
         # Images this small gain nothing by more threads, and on a busy machine they lose minutes to them.
         torch.set_num_threads(1)
     screen = console(json)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         engines.opened(engine, workers) as pool,
-        Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
+        counting(screen) as progress,
     ):
         task = progress.add_task("fleet")
 
@@ -89,12 +98,6 @@ def fleet(
         emit(result)
         return
     screen.print(_table(result))
-
-
-def _sizes(given: str) -> tuple[int, ...]:
-    with suppress(ValueError):
-        return tuple(int(number) for number in given.split(","))
-    raise HostError(f"devices {given!r}: allowed are whole numbers joined by commas, such as 10,50,200")
 
 
 def _table(result: dict[str, Any]) -> Table:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json as text
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from insitu.host.cli.common import Json, Root, check_writable, console, emit, writing
+from insitu.host.cli.common import Json, Root, check_writable, console, counting, emit, whole_numbers, writing
 from insitu.host.errors import HostError
 
 
@@ -35,7 +33,7 @@ def learn(
 
     plan = schema.load(file, data)
     if seeds is not None:
-        plan = schema.with_seeds(plan, _numbers(seeds))
+        plan = schema.with_seeds(plan, whole_numbers("seeds", seeds, "0,1,2"))
     if backend not in BACKENDS:
         raise HostError(f"backend {backend!r}: there are {', '.join(BACKENDS)}")
     if out is not None:
@@ -43,8 +41,7 @@ def learn(
         for suffix in (".json", ".svg"):
             check_writable(out / f"{plan.name}{suffix}")
     screen = console(json)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+    with counting(screen) as progress:
         task = progress.add_task(plan.name)
 
         def watch(now: experiment.Progress) -> None:
@@ -78,12 +75,6 @@ def learn(
     screen.print(shown)
     if out is not None:
         screen.print(f"written: {out / plan.name}.json, .svg", markup=False, highlight=False, soft_wrap=True)
-
-
-def _numbers(given: str) -> tuple[int, ...]:
-    with suppress(ValueError):
-        return tuple(int(number) for number in given.split(","))
-    raise HostError(f"seeds {given!r}: allowed are whole numbers joined by commas, such as 0,1,2")
 
 
 def _check_folder(out: Path) -> None:

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Root, Seed, console, emit
+from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Root, Seed, console, counting, emit
 from insitu.host.errors import HostError, TwoPasses
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ def scale(
     fitted: list[Fitted] = []
     if coefficients is None:
         torch.set_num_threads(1)  # small networks only lose time to more
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        with counting(screen) as progress:
             task = progress.add_task("grid at phi = 1", total=len(affordable))
             fitted = fit(
                 dataset,

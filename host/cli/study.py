@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from insitu.host.cli.common import Json, Root, console, emit
+from insitu.host.cli.common import Json, Root, console, counting, emit
 
 app = typer.Typer(no_args_is_help=True, help="Studies: accuracy against bit-width, with the fabric's price.")
 File = Annotated[Path, typer.Argument(help="The study's file (TOML).", metavar="FILE.toml")]
@@ -36,10 +35,9 @@ def run(
     checking.check(study, root)
     screen = console(json)
     begun = time.monotonic()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with store.opened(study, write=True) as kept, engines.opened(engine, workers) as pool:
         before = sum(table.counts(t)["done"] for t in (kept.points, kept.compared))
-        with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        with counting(screen) as progress:
             task = progress.add_task(study.name, total=search.planned(study, kept), completed=before)
 
             def told(kind: str, line: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from insitu.host.cli.common import (
@@ -25,6 +24,7 @@ from insitu.host.cli.common import (
     WeightDecay,
     check_writable,
     console,
+    counting,
     declared,
     emit,
     writing,
@@ -93,10 +93,9 @@ def train(
     screen = console(json)
     by_epoch: list[float] = []
     begun = time.monotonic()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_device(params, statistics=statistics) as driver,
-        Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
+        counting(screen) as progress,
     ):
         driver.load(compiled.program)
         driver.write_weights(compiled.masters)

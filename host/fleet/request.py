@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-
-from torch import nn
+from typing import Any
 
 from insitu.arch.declaration import Declaration
 from insitu.arch.params import CoreParams
 from insitu.arch.program import Program
 from insitu.host.batches import BatchComposer
-from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.errors import HostError
 from insitu.host.fleet.memory import Memory
 from insitu.host.fleet.sharing import Sharing, check_sharing
 from insitu.host.online.loop import OnlinePolicy
-from insitu.host.online.request import logits_encoding
+from insitu.host.online.request import compile_student, logits_encoding
 from insitu.host.store.codec import Codec
 from insitu.models import students
 from insitu.models.datasets import Dataset, load
@@ -62,6 +60,11 @@ class FleetRun:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least 1")
         check_sharing(self.sharing)
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the devices' program says of the run, beside its numbers."""
+        return {"data": self.data, "model": self.model, "seed": self.seed}
+
     def scene(self, device: int) -> str:
         """The scene of a device."""
         return self.scenes[device % len(self.scenes)]
@@ -77,20 +80,6 @@ def check(request: FleetRun) -> Dataset:
     student = students.build(request.model, in_shape=dataset.in_shape, classes=dataset.classes, seed=request.seed)
     memory_of(request, dataset, compile_student(request, student, dataset).program, 0)
     return dataset
-
-
-def compile_student(request: FleetRun, student: nn.Module, dataset: Dataset) -> Compiled:
-    """The program of all devices, and the weights that each begins with."""
-    return compile_module(
-        student,
-        core=request.core,
-        declaration=request.declaration,
-        batch=request.batch,
-        calibration=dataset.x_train[:256],
-        learning_rate=request.lr,
-        sample_range=1.0,
-        meta={"data": request.data, "model": request.model, "seed": request.seed},
-    )
 
 
 def memory_of(request: FleetRun, dataset: Dataset, program: Program, seed: int) -> Memory:

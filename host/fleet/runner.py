@@ -16,12 +16,13 @@ from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import HostError
 from insitu.host.fleet.member import Member, Turns, begin, take
 from insitu.host.fleet.report import Outcome, row
-from insitu.host.fleet.request import FleetRun, check, compile_student
+from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.service import TeacherService
-from insitu.host.online.scene import LAB
+from insitu.host.online.request import compile_student
+from insitu.host.online.scene import from_laboratory, test_images
 from insitu.host.study.engine import Engine
 from insitu.host.train import accuracy
-from insitu.models import students, teachers, training
+from insitu.models import teachers
 from insitu.models.datasets import Dataset
 from insitu.models.shifts import Shift
 from insitu.models.teachers import Teacher
@@ -82,16 +83,14 @@ def run(
 
 def prepare(request: FleetRun, dataset: Dataset, say: Callable[[str], None] = lambda _: None) -> Lesson:
     """Train the student in the laboratory and the teacher for all scenes."""
-    student = students.build(request.model, in_shape=dataset.in_shape, classes=dataset.classes, seed=request.seed)
-    say(f"laboratory: {request.model} on {len(dataset.x_train)} clean {request.data}")
-    training.train(student, dataset.x_train, dataset.y_train, epochs=20, seed=request.seed, **LAB)
+    student = from_laboratory(request.model, dataset, seed=request.seed, say=say)
     shifts = {scene: Shift.parse(scene) for scene in request.scenes}
     say(f"teacher: trained for {', '.join(shifts)} at every severity")
     return Lesson(
         dataset=dataset,
         compiled=compile_student(request, student, dataset),
         teacher=teachers.train_teacher(dataset, *shifts.values(), seed=request.seed),
-        tests={scene: shift.apply(dataset.x_test, seed=request.seed + 7919) for scene, shift in shifts.items()},
+        tests={scene: test_images(dataset, shift, seed=request.seed) for scene, shift in shifts.items()},
     )
 
 

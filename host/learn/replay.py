@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.host.store.codec import Codec
-from insitu.host.store.eviction import Eviction, Victims, check_eviction
-from insitu.host.store.sortedids import SortedIds
+from insitu.host.store.eviction import Eviction, check_eviction
+from insitu.host.store.index import SplitIndex
 from insitu.models.curricula.context import Context
 from insitu.models.curricula.pool import UNKNOWN, Pool
 from insitu.models.errors import InvalidInputError
@@ -113,43 +113,34 @@ class Reserve:
     def __init__(self, pool: Pool, budget: int, eviction: Eviction, seed: int) -> None:
         self._pool = pool
         self.room = budget // Codec(shape=pool.x.shape[1:], classes=pool.classes).sample_bytes  #: samples at most
-        self._victims = Victims(eviction, seed)
-        self._class_of: dict[int, int] = {}
-        self._by_class: dict[int, SortedIds] = {}
+        self._index = SplitIndex(eviction, seed)
 
     def __len__(self) -> int:
-        return len(self._class_of)
+        return len(self._index)
 
     @property
     def rows(self) -> list[int]:
         """What is kept, in ascending order."""
-        return sorted(self._class_of)
+        return sorted(self._index.category_of)
 
     def add(self, row: int, margin: float = 0.0) -> None:
         """Keep a sample; another goes where there is no room, or this one."""
         category = int(self._pool.y[row])
         if category == UNKNOWN:
             raise InvalidInputError("a stream without labels cannot be kept by class; allowed: labels = true")
-        if self.room == 0 or row in self._class_of:
+        if self.room == 0 or row in self._index.category_of:
             return
-        self._class_of[row] = category
-        self._by_class.setdefault(category, SortedIds()).add(row)
-        self._victims.add(row, category, margin)
+        self._index.add(row, category, margin)
         if len(self) > self.room:
-            sizes = {c: len(ids) for c, ids in self._by_class.items()}
-            gone = self._victims.pop(self._class_of, sizes)
-            found = self._class_of.pop(gone)
-            self._by_class[found].remove(gone)
-            if not len(self._by_class[found]):
-                del self._by_class[found]
+            self._index.pop_victim()
 
     def draw(self, count: int, rng: np.random.Generator, balanced: bool) -> Rows:
         """Places of kept samples, int64 [count], drawn with replacement; none where nothing is kept."""
-        if not self._class_of:
+        if not len(self):
             return np.empty(0, np.int64)
         if not balanced:
             return rng.choice(np.array(self.rows), count)
-        groups = [self._by_class[c] for c in sorted(self._by_class)]
+        groups = [ids for _, ids in sorted(self._index.by_class.items())]
         chosen = rng.integers(len(groups), size=count)
         places = rng.random(count)
         return np.concatenate(

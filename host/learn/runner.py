@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from insitu.host.learn.prepare import Prepared
-from insitu.host.train import RATE_CHANGES, RATE_STEPS
+from insitu.host.train import stair_of
 from insitu.models.curricula.context import Batch, Context
 from insitu.models.curricula.labels import HostLoss, Labeller
 from insitu.models.curricula.learner import Learner
@@ -62,7 +62,8 @@ class Run:
     def stage(self, number: int, watch: Watch = lambda done, of: None) -> Outcome:
         """Carry out a stage, 0 first, in order. Raises InvalidInputError where its parts do not go together."""
         stage = self.curriculum.stages[number]
-        contexts = [self._context(stage, number, k) for k in range(len(self.learners))]
+        named = Pool.joined([self.prepared.pools[name] for name in stage.pools])
+        contexts = [self._context(named, number, k) for k in range(len(self.learners))]
         # One order for all: what is drawn follows the first student's answers where it follows any.
         first = contexts[0]
         pool = stage.samples.pool(first)
@@ -72,7 +73,7 @@ class Run:
             learner.begin(pool, stage.trainable, stage.rate(0) * rate, seed=_seed(self.seed, number, k))
             learner.cycles()
         total = stage.samples.steps(pool, self.batch) * stage.epochs
-        stair = max(1, min(RATE_STEPS, total // RATE_CHANGES))
+        stair = stair_of(total)
         done = samples = 0
         for number_of_pass in range(stage.epochs):
             for rows in stage.samples.batches(pool, first, number_of_pass):
@@ -86,9 +87,9 @@ class Run:
         cycles = sum(learner.cycles() for learner in self.learners)
         return self._measured(stage, number, pool, done, samples, cycles)
 
-    def _context(self, stage: Stage, number: int, k: int) -> Context:
+    def _context(self, pool: Pool, number: int, k: int) -> Context:
         return Context(
-            pool=Pool.joined([self.prepared.pools[name] for name in stage.pools]),
+            pool=pool,
             batch=self.batch,
             seed=(self.seed, number),
             teacher=self.prepared.teacher,
@@ -124,7 +125,7 @@ class Run:
     def _measured(self, stage: Stage, number: int, pool: Pool, steps: int, samples: int, cycles: int) -> Outcome:
         test, taught = self.prepared.test, self.prepared.taught
         if pool.classes != test.classes:  # a pretext is tested by its own task
-            test, taught = stage.samples.pool(self._testing(test, number)), None
+            test, taught = stage.samples.pool(self._context(test, number, 0)), None
         answers = np.stack([learner.logits(test.x).argmax(axis=1) for learner in self.learners])
         for learner in self.learners:
             learner.cycles()
@@ -142,15 +143,6 @@ class Run:
             steps=steps,
             samples=samples,
             cycles=cycles,
-        )
-
-    def _testing(self, test: Pool, number: int) -> Context:
-        return Context(
-            pool=test,
-            batch=self.batch,
-            seed=(self.seed, number),
-            teacher=self.prepared.teacher,
-            student=self.learners[0].logits,
         )
 
 

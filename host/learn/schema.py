@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from insitu.arch.params import CoreParams
 from insitu.host.errors import StudyError
 from insitu.host.learn import policies
 from insitu.host.learn.prepare import PoolSpec, TeacherSpec
-from insitu.host.study.reading import Reader
+from insitu.host.study.reading import Reader, toml
 from insitu.models.curricula.noise import Noise
 from insitu.models.curricula.stage import Curriculum, Stage, Trainable
 from insitu.models.errors import InvalidInputError, ModelsError
@@ -62,12 +61,7 @@ class Plan:
 def load(path: Path, data: str | None = None) -> Plan:
     """Read a file, with another data set where `data` names one. Raises StudyError, which quotes the value and says
     what is allowed."""
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not TOML: {error}") from error
+    found = toml(path)
     try:
         return parse(found if data is None else {**found, "data": data}, path)
     except (StudyError, ArchError, ModelsError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -33,8 +33,6 @@ PARTS = (PROGRAM, STORE, CHECKPOINT, TEACHER, PICTURE, RESULT, SCALARS, IDENTITY
 _BESIDE = tuple(f"{STORE}-{suffix}" for suffix in ("wal", "shm", "journal"))
 #: Parts that a run broken off before its first checkpoint left, and that the next would go on with.
 _REUSED = (STORE, TEACHER)
-#: What a run's program says of the run, beside its numbers.
-RECORDED = ("data", "shift", "model", "seed")
 
 
 def is_part(path: Path) -> bool:
@@ -85,6 +83,11 @@ class OnlineRun:
             raise HostError(f"gold is {self.gold}: must lie from 0 to {WINDOW}")
         if self.curve < 1:
             raise HostError(f"curve is {self.curve}: must be at least 1")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the run's program says of the run, beside its numbers."""
+        return {"data": self.data, "shift": self.shift, "model": self.model, "seed": self.seed}
 
     @property
     def identity(self) -> str:
@@ -155,7 +158,22 @@ def logits_encoding(program: Program) -> Literal["int8", "int16"]:
     return "int8" if width <= 8 else "int16"
 
 
-def compile_student(request: OnlineRun, student: nn.Module, dataset: Dataset) -> Compiled:
+class Compilable(Protocol):
+    """What a request says of its program. meta: what the program says of the run, beside its numbers."""
+
+    @property
+    def core(self) -> CoreParams: ...
+    @property
+    def declaration(self) -> Declaration: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def meta(self) -> dict[str, Any]: ...
+
+
+def compile_student(request: Compilable, student: nn.Module, dataset: Dataset) -> Compiled:
     """The request's program, and the weights the student has now."""
     return compile_module(
         student,
@@ -165,5 +183,5 @@ def compile_student(request: OnlineRun, student: nn.Module, dataset: Dataset) ->
         calibration=dataset.x_train[:256],
         learning_rate=request.lr,
         sample_range=1.0,
-        meta={name: getattr(request, name) for name in RECORDED},
+        meta=request.meta,
     )

@@ -97,6 +97,21 @@ class Scene(Surroundings):
     y_test: Labels
 
 
+def from_laboratory(
+    model: str, dataset: Dataset, *, seed: int, say: Callable[[str], None] = lambda _: None
+) -> nn.Module:
+    """The student as it is shipped, trained on clean data; `say` hears what is going on. Raises ModelsError."""
+    student = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
+    say(f"laboratory: {model} on {len(dataset.x_train)} clean {dataset.name}")
+    training.train(student, dataset.x_train, dataset.y_train, epochs=20, seed=seed, **LAB)
+    return student
+
+
+def test_images(dataset: Dataset, shift: Shift, *, seed: int) -> Images:
+    """A scene's whole test set, float32 [n, 1, H, W]."""
+    return shift.apply(dataset.x_test, seed=seed + 7919)
+
+
 def prepare(
     *,
     data: str,
@@ -106,7 +121,6 @@ def prepare(
     root: str | None = None,
     flag_rate: float = 0.0,
     label_rate: float = 0.0,
-    lab_epochs: int = 20,
     teacher_file: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Scene:
@@ -117,9 +131,7 @@ def prepare(
     """
     scene = Shift.parse(shift)
     dataset = load(data, root)
-    student = students.build(model, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
-    say(f"laboratory: {model} on {len(dataset.x_train)} clean {data}")
-    training.train(student, dataset.x_train, dataset.y_train, epochs=lab_epochs, seed=seed, **LAB)
+    student = from_laboratory(model, dataset, seed=seed, say=say)
     if teacher_file is not None and teacher_file.exists():
         teacher = teachers.load_teacher(teacher_file)
     else:
@@ -132,7 +144,7 @@ def prepare(
         shift=scene,
         student=student,
         teacher=teacher,
-        x_test=scene.apply(dataset.x_test, seed=seed + 7919),
+        x_test=test_images(dataset, scene, seed=seed),
         y_test=dataset.y_test,
         seed=seed,
         flag_rate=flag_rate,

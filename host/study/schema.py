@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from insitu.arch.errors import ArchError
 from insitu.fpga.targets import RESOURCES, TARGETS
 from insitu.host.errors import StudyError
 from insitu.host.study.presets import PRESETS
-from insitu.host.study.reading import Reader
+from insitu.host.study.reading import Reader, toml
 from insitu.host.study.space import POLICIES, ROUNDINGS, SCHEDULES, Axis, read_axes
 
 METHODS = ("grid", "one-at-a-time", "random", "optuna")
@@ -82,12 +81,7 @@ class Study:
 
 def load(path: Path) -> Study:
     """Read a study's file. Raises StudyError, which quotes the value and says what is allowed."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not TOML: {error}") from error
+    data = toml(path)
     try:
         return parse(data, path)
     except (StudyError, ArchError) as error:
