@@ -155,6 +155,8 @@ def _carry_out(request: OnlineRun, json: bool) -> None:
         f"{result['accuracy_before']:.1%} -> {result['accuracy_after']:.1%} ({gain:+.1f} points) "
         f"with {result['labels']:,} labels of the teacher; {result['stored']:,} samples kept"
     )
+    if result["refused"]:
+        screen.print(f"{result['refused']:,} labels were refused: the teacher answered gold questions wrongly (--gold)")
     screen.print(f"picture: {request.out / 'accuracy.png'}", soft_wrap=True)
     screen.print(f"scalars: tensorboard --logdir {request.out / 'scalars'}", soft_wrap=True)
 
@@ -168,7 +170,7 @@ def _table(status: Status) -> Any:
         ("accuracy now, in training", f"{status.now:.1%}"),
         ("teacher", f"{status.teacher:.1%}"),
         ("samples", f"{progress.samples:,} of {status.run.policy.samples:,}"),
-        ("labels spent", f"{progress.labels:,}"),
+        ("labels spent", f"{progress.labels:,}" + (f", {progress.refused:,} refused" if progress.refused else "")),
         ("training steps", f"{progress.steps:,}"),
         ("device cycles", f"{progress.cycles:,}"),
         ("busy cells", f"{status.busy:.1%} of {status.run.core.cells}"),

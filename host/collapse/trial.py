@@ -11,15 +11,15 @@ import numpy as np
 from insitu.arch.declaration import Declaration
 from insitu.arch.params import CoreParams
 from insitu.host.collapse.faults import Fault, FaultyDevice, Injection
-from insitu.host.compiler.compile import Compiled, compile_module
+from insitu.host.compiler.compile import Compiled
 from insitu.host.device import Driver, open_device
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import HostError, MemoryFault
 from insitu.host.fleet.memory import Memory
 from insitu.host.online.gold import Gold
 from insitu.host.online.guard import GuardPolicy, Verdict
-from insitu.host.online.loop import Chunk, OnlineLoop, OnlinePolicy
-from insitu.host.online.request import logits_encoding
+from insitu.host.online.loop import BELIEVED, Chunk, OnlineLoop, OnlinePolicy
+from insitu.host.online.request import compile_student, logits_encoding
 from insitu.host.online.scene import Scene
 from insitu.host.store.codec import Codec
 from insitu.host.train import accuracy
@@ -51,46 +51,44 @@ class Setup:
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.at < self.policy.samples:
-            raise HostError(f"at is {self.at}: must lie between 0 and the {self.policy.samples} samples")
+        samples, chunk = self.policy.samples, self.policy.chunk
+        if not 0 < self.at < samples or self.at % chunk:
+            raise HostError(f"at is {self.at}: must be a multiple of the chunk, {chunk}, below the {samples} samples")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the program says of the run: nothing."""
+        return {}
 
     def compiled(self) -> Compiled:
         """The student as it is shipped."""
-        dataset = self.scene.dataset
-        return compile_module(
-            self.scene.student,
-            core=self.core,
-            declaration=self.declaration,
-            batch=self.batch,
-            calibration=dataset.x_train[:256],
-            learning_rate=self.lr,
-            sample_range=1.0,
-        )
+        return compile_student(self, self.scene.student, self.scene.dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """A run with a fault. delay: samples from the fault to the first thing said about it, None where nothing was; said:
-    what that was. promotions: after the fault. at_fault: accuracy in the scene of what was served then; served: at the
-    end. lowest: of the weights that the device trained, after the fault."""
+    what that was. stopped: whether the device was taken out of service for its memory. promotions: after the fault.
+    Accuracies in the scene, at_fault: of what was served then; served: of the incumbent at the end, on a sound device;
+    in_place: of the incumbent on the device itself, whose memory may be faulty; lowest: of the weights that the device
+    trained, after the fault, on a sound one."""
 
     delay: int | None
     said: str
+    stopped: bool
     promotions: int
     at_fault: float
     served: float
+    in_place: float
     lowest: float
 
 
 def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Course:
-    """Run the online fix with a fault; measured on a device that has none."""
+    """Run the online fix with a fault. Without a guard what is served is what was trained last."""
     scene, policy = setup.scene, setup.policy
     codec = Codec(shape=scene.dataset.in_shape, classes=scene.dataset.classes, logits=logits_encoding(compiled.program))
     injection = Injection(fault, lambda x: teachers.soft_labels(scene.teacher, x, setup.temperature))
-    gold = None
-    if guarded and setup.gold:
-        gold = Gold(x=scene.dataset.x_train, y=scene.dataset.y_train, ask=setup.gold)
-    said: list[tuple[int, str]] = []
+    stopped = False
     with Driver(FaultyDevice(setup.core)) as driver, open_device(setup.core) as sound:
         for device in (driver, sound):
             device.load(compiled.program)
@@ -104,12 +102,12 @@ def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Cou
             policy=policy if guarded else replace(policy, guard=BLIND),
             seed=setup.seed,
             identity="{}",
-            gold=gold,
+            gold=Gold.of(scene.dataset, setup.gold) if guarded else None,
         )
 
-        def of(snapshot: Snapshot) -> float:
-            sound.restore(snapshot)
-            return accuracy(sound, scene.x_test, scene.y_test)
+        def of(snapshot: Snapshot, device: Driver = sound) -> float:
+            device.restore(snapshot)
+            return accuracy(device, scene.x_test, scene.y_test)
 
         trained: list[float] = []
         at_fault = 0.0
@@ -126,17 +124,22 @@ def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Cou
 
         try:
             loop.run(watch)
-        except MemoryFault as error:
-            said.append((loop.progress.samples, f"memory fault: {error}"))
-        served = of(loop.guard.incumbent if guarded else training)
-    verdicts = [(at, what) for at, what in loop.progress.verdicts if at > setup.at] + said
-    noticed = [(at, what) for at, what in verdicts if what != Verdict.PROMOTED]
+        except MemoryFault:
+            stopped = True
+        incumbent = loop.guard.incumbent if guarded else training
+        served, in_place = of(incumbent), of(incumbent, driver)
+    verdicts = [(at, what) for at, what in loop.progress.verdicts if at > setup.at]
+    noticed = [(at, what) for at, what in verdicts if what not in (Verdict.PROMOTED, BELIEVED)]
+    if stopped:
+        noticed.append((loop.progress.samples, "memory fault"))
     return Course(
         delay=noticed[0][0] - setup.at if noticed else None,
-        said=noticed[0][1].partition(":")[0] if noticed else "",
+        said=noticed[0][1] if noticed else "",
+        stopped=stopped,
         promotions=sum(what == Verdict.PROMOTED for _, what in verdicts),
         at_fault=at_fault,
         served=served,
+        in_place=in_place,
         lowest=min(trained, default=at_fault),
     )
 
@@ -175,7 +178,8 @@ def floor(setup: Setup, compiled: Compiled) -> float:
 
 
 def study(setup: Setup, injections: Sequence[tuple[Fault, int]]) -> dict[str, Any]:
-    """Each fault, from its sample of the stream on, with guard and without; JSON-ready."""
+    """Each fault, from its sample of the stream on, with guard and without; JSON-ready. stopped: devices taken out of
+    service; lowest_in_place: the least accuracy that the incumbent has on any of them."""
     compiled = setup.compiled()
     lowest = floor(setup, compiled)
     rows = []
@@ -183,8 +187,10 @@ def study(setup: Setup, injections: Sequence[tuple[Fault, int]]) -> dict[str, An
         struck = replace(setup, at=at)
         guarded, bare = (run(struck, fault, compiled, guarded=one) for one in (True, False))
         rows.append(Row(fault=str(fault), at=at, guarded=guarded, unguarded=bare.served))
+    stopped = [row.guarded.in_place for row in rows if row.guarded.stopped]
     delays = [row.guarded.delay for row in rows if row.guarded.delay is not None]
     return {
+        "seed": setup.seed,
         "floor": lowest,
         "samples": setup.policy.samples,
         "gold": setup.gold,
@@ -192,5 +198,7 @@ def study(setup: Setup, injections: Sequence[tuple[Fault, int]]) -> dict[str, An
         "noticed": len(delays),
         "median_delay": float(np.median(delays)) if delays else None,
         "mean_saved": float(np.mean([row.saved for row in rows])),
+        "stopped": len(stopped),
+        "lowest_in_place": min(stopped, default=None),
         "below_floor": sum(row.guarded.served < lowest for row in rows),
     }

@@ -191,15 +191,16 @@ class Guard:
         return int((right & ~other_right).sum()), int((other_right & ~right).sum())
 
     def _put(self, snapshot: Snapshot) -> None:
-        """Restore a snapshot, and see that the device has it."""
+        """Restore a snapshot, and see that the device's memory has it."""
         self.driver.restore(snapshot)
-        held = self.driver.snapshot().masters
-        for name, wanted in snapshot.masters.items():
+        read = self.driver.snapshot()
+        held = read.masters | read.velocities
+        for name, wanted in (snapshot.masters | snapshot.velocities).items():
             wrong = int((held[name] != wanted).sum())
             if wrong:
                 raise MemoryFault(
-                    f"{wrong} of the {wanted.size} masters of {name} read back otherwise than they were written: the "
-                    "device's memory is faulty"
+                    f"{wrong} of the {wanted.size} numbers of {name} read back otherwise than they were written: the "
+                    "device's memory is faulty, take it out of service"
                 )
 
     def _install(self, snapshot: Snapshot) -> None:

@@ -206,7 +206,7 @@ def _run(
             seed=request.seed,
             identity=request.identity,
             user=scene,
-            gold=Gold(x=scene.dataset.x_train, y=scene.dataset.y_train, ask=request.gold) if request.gold else None,
+            gold=Gold.of(scene.dataset, request.gold),
             folder=out,
         )
         curve = None if kept is None else Curve(**kept.notes["curve"])

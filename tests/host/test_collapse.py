@@ -67,13 +67,14 @@ def test_a_collapse_is_noticed_and_does_not_reach_what_is_served(fault: Fault, s
     assert guarded.delay is not None
     assert 0 < guarded.delay <= 256
     assert guarded.served >= guarded.at_fault - 0.03 > shipped()
+    assert guarded.stopped == (said == "memory fault") == (guarded.in_place < guarded.served)
     assert bare.lowest < guarded.at_fault - 0.1
     assert bare.served < guarded.served
 
 
 def test_where_nothing_is_wrong_nothing_is_said() -> None:
     found = course(LearningRate(rate=setup().lr))
-    assert found.said != "teacher refused"
+    assert (found.said, found.delay) == ("", None)
     assert found.served > shipped() + 0.2
 
 
@@ -91,6 +92,7 @@ def test_a_study_counts_what_it_shows() -> None:
     found = study(short, [(Liar(turn=1), 64), TWENTY[2]])
     assert [row["at"] for row in found["rows"]] == [64, EARLY]
     assert found["below_floor"] == 0
+    assert found["stopped"] == sum(row["stopped"] for row in found["rows"])
     assert found["noticed"] == sum(row["delay"] is not None for row in found["rows"]) >= 1
     assert found["floor"] == shipped()
     assert all(row["saved"] == row["served"] - row["unguarded"] for row in found["rows"])
@@ -134,7 +136,7 @@ def test_a_stuck_bit_stays_where_weights_are_written_and_an_upset_goes(stuck: bo
         driver.device.damage(fault)
         assert (driver.device.emulator.image(Memory.WGT)[:, 2] < 0).all()
         if stuck:
-            with pytest.raises(MemoryFault, match=r"masters of .* read back otherwise"):
+            with pytest.raises(MemoryFault, match=r"numbers of .* read back otherwise"):
                 guard.serve()
         else:
             assert guard.serve() is guard.incumbent
@@ -158,6 +160,7 @@ def test_a_bit_there_is_not(fault: Bits) -> None:
         device.damage(fault)
 
 
-def test_a_fault_must_fall_into_the_run() -> None:
-    with pytest.raises(HostError, match="at is 1280: must lie between 0 and the 1280 samples"):
-        replace(setup(), at=1280)
+@pytest.mark.parametrize("at", [0, 100, 1280])
+def test_a_fault_must_fall_into_the_run(at: int) -> None:
+    with pytest.raises(HostError, match=f"at is {at}: must be a multiple of the chunk, 32, below the 1280 samples"):
+        replace(setup(), at=at)

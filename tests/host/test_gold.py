@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import pytest
 
 from insitu.host.errors import HostError
 from insitu.host.online.gold import WINDOW, Gold
-from insitu.host.online.loop import REFUSED, OnlineLoop
+from insitu.host.online.loop import BELIEVED, REFUSED, OnlineLoop
 from tests.host import digits
 from tests.host.looping import Stopped, looping, stop_after
 
@@ -33,23 +34,42 @@ def test_an_honest_teacher_is_refused_as_seldom_as_is_said() -> None:
     assert 0 < refused <= 0.05 * 2000
 
 
-def test_questions_are_drawn_by_position_and_graded_by_class() -> None:
-    gold = Gold(x=X, y=Y, ask=8)
+def test_questions_go_with_a_batch_and_its_answers_come_back_alone() -> None:
+    gold, batch = Gold(x=np.arange(50, dtype=np.float32)[:, None], y=Y, count=8), np.full((3, 1), 7, np.float32)
+    asked: list[Real] = []
+
+    def teach(x: Real) -> Real:
+        asked.append(x)
+        return np.eye(5, dtype=np.float32)[x[:, 0].astype(int) % 5]
+
+    recent: list[bool] = []
+    for position in (0, 32, 64):
+        np.testing.assert_array_equal(gold.ask(teach, batch, position, recent), np.eye(5, dtype=np.float32)[[2, 2, 2]])
+    assert [len(x) for x in asked] == [11, 11, 11]
+    assert recent == [True] * WINDOW
+    assert gold.ask(lambda x: np.roll(teach(x), 1, axis=1), batch, 96, recent) is None
+    assert recent == [True] * 8 + [False] * 8
+
+
+def test_questions_are_drawn_by_position() -> None:
+    gold = Gold(x=X, y=Y, count=8)
     assert gold.rows(64).tolist() == gold.rows(64).tolist() != gold.rows(96).tolist()
     seen = Counter(int(row) for position in range(300) for row in gold.rows(position))
     assert set(seen) == set(range(50))
-    answers = np.eye(5, dtype=np.float32)[Y[gold.rows(7)]]
-    assert gold.right(7, answers) == [True] * 8
-    answers[2] = np.roll(answers[2], 1)
-    assert gold.right(7, answers) == [True, True, False] + [True] * 5
 
 
 @pytest.mark.parametrize(
-    ("given", "quoted"), [({"ask": 0}, "0 gold"), ({"ask": 17}, "17 gold"), ({"error": 1}, "is 1")]
+    ("given", "quoted"),
+    [
+        ({"count": 0}, "0 gold questions of 50 samples"),
+        ({"x": X[:0]}, "8 gold questions of 0 samples"),
+        ({"count": 17}, "gold is 17: must lie from 0 to 16"),
+        ({"error": 1}, "gold error is 1"),
+    ],
 )
-def test_gold_that_is_none(given: dict[str, int], quoted: str) -> None:
+def test_gold_that_is_none(given: dict[str, Any], quoted: str) -> None:
     with pytest.raises(HostError, match=quoted):
-        Gold(x=X, y=Y, **given)  # type: ignore[arg-type]
+        Gold(**{"x": X, "y": Y} | given)
 
 
 class Lying:
@@ -68,9 +88,8 @@ class Lying:
         return answers if self.calls <= self.honest else np.roll(answers, 1, axis=1)
 
 
-def gold() -> Gold:
-    dataset = digits.scene().dataset
-    return Gold(x=dataset.x_train, y=dataset.y_train)
+def gold() -> Gold | None:
+    return Gold.of(digits.scene().dataset, 8)
 
 
 def test_nothing_of_a_lie_is_kept(tmp_path: Path) -> None:
@@ -82,8 +101,7 @@ def test_nothing_of_a_lie_is_kept(tmp_path: Path) -> None:
         np.testing.assert_array_equal(page.target_class, truth)
         assert progress.refused > 0
         assert progress.labels == len(loop.store) > 0
-        refused = [at for at, what in progress.verdicts if what == REFUSED]
-        assert refused == list(range(11 * 32, 641, 32))
+        assert [(at, what) for at, what in progress.verdicts if what in (REFUSED, BELIEVED)] == [(11 * 32, REFUSED)]
 
 
 def test_a_teacher_that_is_honest_again_is_believed_again(tmp_path: Path) -> None:
@@ -93,7 +111,17 @@ def test_a_teacher_that_is_honest_again_is_believed_again(tmp_path: Path) -> Non
         progress = loop.run()
         assert progress.refused > 0
         assert progress.labels > 0
-        assert max(at for at, what in progress.verdicts if what == REFUSED) < 320
+        said = [what for _, what in progress.verdicts if what in (REFUSED, BELIEVED)]
+        assert said == [REFUSED, BELIEVED]
+
+
+def test_what_a_refused_teacher_said_is_paid_for(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=640, label_budget=100) as loop:
+        loop.gold, loop.teach = gold(), Lying(loop, honest=2)
+        progress = loop.run()
+        assert progress.labels > 0
+        assert progress.refused > 0
+        assert progress.labels + progress.refused == 100
 
 
 def test_a_run_broken_off_knows_what_gold_was_answered(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_only_the_same_request_goes_on(request_in: Callable[[str], OnlineRun]) -
         (replace(asked, temperature=1.0), "temperature 1.5, not 1.0"),
         (replace(asked, label_rate=0.0), "label_rate 0.5, not 0.0"),
         (replace(asked, store="s.db"), "store None, not s.db"),
+        (replace(asked, gold=8), f"{asked.out} holds a run of gold unset, not 8: give this one another folder"),
         (replace(asked, declaration=static), "declaration.activation.exponent delayed, not static"),
         (replace(asked, policy=replace(policy, chunk=16)), "policy.chunk 32, not 16"),
         (replace(asked, policy=replace(policy, rehearsals=1)), "policy.rehearsals 4, not 1"),
@@ -206,6 +207,12 @@ def test_a_teacher_who_has_learned_nothing_is_not_believed(request_in: Callable[
     assert found["labels"] == found["steps"] == found["stored"] == 0
     assert 0 < found["refused"] <= 192
     assert found["accuracy_after"] == found["accuracy_before"]
+
+
+def test_a_folder_from_before_there_was_gold_goes_on_without(request_in: Callable[[str], OnlineRun]) -> None:
+    asked = request_in("run")
+    assert "gold" not in json.loads((asked.out / "run.json").read_text())
+    assert "gold" in json.loads(replace(asked, gold=8).identity)
 
 
 @pytest.mark.parametrize("gold", [-1, 17])
