@@ -84,6 +84,7 @@ def test_vector_passes_equal_the_emulator(data: st.DataObject) -> None:
     check_case(data.draw(vector_sequences(data.draw(st.sampled_from([TINY, WIDE, NARROW])), exact=False)))
 
 
+@pytest.mark.slow
 @few(2)
 @given(data=st.data())
 def test_a_pass_on_eight_lanes_equals_the_emulator(data: st.DataObject) -> None:
@@ -91,7 +92,7 @@ def test_a_pass_on_eight_lanes_equals_the_emulator(data: st.DataObject) -> None:
     check_case(data.draw(pass_instructions(core, exact=False)))
 
 
-@pytest.mark.parametrize("stalls", [0.0, 0.5])
+@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 @few(2)
 @given(data=st.data())
 def test_a_training_step_equals_the_emulator(stalls: float, data: st.DataObject) -> None:
@@ -111,7 +112,7 @@ def moves() -> Case:
     )
 
 
-@pytest.mark.parametrize("stalls", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_streams_may_stall_on_both_sides(stalls: float) -> None:
     check_case(moves(), stalls=stalls, seed=1)
 
