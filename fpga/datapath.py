@@ -533,7 +533,7 @@ class Datapath(wiring.Component):
             targeted = copies(m, here, n, f"to_{name.name.lower()}")
             m.d.comb += [
                 bank.write.enable.eq(transfer.write_lanes & Cat(targeted)),
-                bank.write.address.eq(transfer.write_address),
+                bank.write.address.eq(copies(m, transfer.write_address, 1, f"{name.name.lower()}_target")[0]),
                 *(
                     bank.write.data[lane].eq(
                         Mux(moving, to_write[lane], transfer.write_data[lane])

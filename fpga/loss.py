@@ -205,6 +205,7 @@ class Loss(wiring.Component):
         loads, dividing = copies(m, loading, n, "loads"), copies(m, load | (left > 1), n, "dividing")
         opening, adding = copies(m, load, n, "opening"), copies(m, left != 0, n, "adding")
         doubling = copies(m, (left != bits) & (left != 1), n, "doubling")
+        totals, weights = copies(m, total, n, "totals"), copies(m, weight, n, "weights")
         acc = register(self.acc.shape())
         m.d.comb += self.acc.eq(acc)
         for k in range(n):
@@ -212,7 +213,7 @@ class Loss(wiring.Component):
             remainder = register(32, name=f"remainder_{k}")
             trial = Signal(33, name=f"trial_{k}")
             found = register(name=f"found_{k}")
-            m.d.comb += trial.eq(remainder - total)
+            m.d.comb += trial.eq(remainder - totals[k])
             with m.If(self.valid & (self.phase == 2)):
                 m.d.sync += target.eq(self.t[k])
             with m.If(loads[k]):
@@ -222,7 +223,7 @@ class Loss(wiring.Component):
             with m.If(opening[k]):
                 m.d.sync += acc[k].eq(-target)
             with m.Elif(adding[k]):
-                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weight, 0))
+                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weights[k], 0))
         return m
 
     def _scaled(self, m: Module, z: Value, name: str) -> Value:

@@ -61,10 +61,11 @@ class Transfer(wiring.Component):
     """One rotator for all that is written, and for what STORE reads.
 
     Rows from the drain (value, delta) or from beats, with their place (`row`, `address`, `col_lanes`, from a RowWalker)
-    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes. In UPDATE the masters must be in `words` as the
-    lanes leave the rotator, zeros but there and in STORE. stored: `words` of a STORE's row were read; `stored_row`,
-    `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were
-    saturated, a count a row. One row a cycle, no back pressure: the owner holds credits.
+    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes, but the address a cycle before, for which every memory
+    has a register of its own. In UPDATE the masters must be in `words` as the lanes leave the rotator, zeros but there
+    and in STORE. stored: `words` of a STORE's row were read; `stored_row`, `stored_lanes` of it. beat: what goes out,
+    valid with `beat_valid`. unfit: masters that were saturated, a count a row. One row a cycle, no back pressure: the
+    owner holds credits.
     """
 
     def __init__(self, params: CoreParams, value_bits: int, delta_bits: int) -> None:
@@ -165,7 +166,7 @@ class Transfer(wiring.Component):
             changed.append(fit.changed & counted[k])
         m.d.comb += [
             self.write_lanes.eq(bank_lanes[-1] & valid[-1].replicate(n)),
-            self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address")[-1]),
+            self.write_address.eq(delay(m, self.address, WRITE_LATENCY - 1, "address")[-1]),
         ]
         m.d.comb += self.unfit.eq(count_of(m, changed, "unfit_lanes"))
         return m
