@@ -61,7 +61,7 @@ class Transfer(wiring.Component):
     """One rotator for all that is written, and for what STORE reads.
 
     Rows from the drain (value, delta) or from beats, with their place (`row`, `address`, `col_lanes`, from a RowWalker)
-    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes, but the address a cycle before, for which every memory
+    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes, but the address a cycle before: every memory
     has a register of its own. In UPDATE the masters must be in `words` as the lanes leave the rotator, zeros but there
     and in STORE. stored: `words` of a STORE's row were read; `stored_row`, `stored_lanes` of it. beat: what goes out,
     valid with `beat_valid`. unfit: masters that were saturated, a count a row. One row a cycle, no back pressure: the
