@@ -30,6 +30,10 @@ class DeviceMismatch(DeviceError):
     """The device is not the one a program was made for."""
 
 
+class MemoryFault(DeviceError):
+    """A device's memory does not hold what was written to it."""
+
+
 class ProgramFault(DeviceError):
     """A program stopped with an error in STATUS."""
 

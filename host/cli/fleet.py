@@ -35,6 +35,7 @@ def fleet(
     labels: Annotated[int | None, typer.Option(min=1, help="Labels the teacher gives the whole fleet.")] = None,
     sharing: Annotated[str, typer.Option(help="`equal` parts, or `lent`: what some leave, others may have.")] = "lent",
     teacher_batch: Annotated[int, typer.Option(min=1, help="Samples the teacher takes at a time.")] = 256,
+    gold: Annotated[int, typer.Option(min=0, help="Questions beside each round that find out a teacher who lies.")] = 8,
     memory_bytes: Annotated[int, typer.Option(min=1, help="Feedback that a device keeps.")] = 50_000,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
@@ -49,7 +50,7 @@ def fleet(
 ) -> None:
     """Fix a fleet of students, each in its scene, by one teacher that answers all of them in batches.
 
-    Example: `insitu fleet --devices 10,50,200 --labels 10000`
+    Example: `insitu fleet --devices 200 --labels 20000`
     """
     import torch
 
@@ -74,6 +75,7 @@ def fleet(
         labels=labels,
         sharing=sharing,  # type: ignore[arg-type]  # checked there
         teacher_batch=teacher_batch,
+        gold=gold,
         memory_bytes=memory_bytes,
         policy=OnlinePolicy(samples=samples, chunk=chunk, rehearsals=2, audit=0.2),
         root=root,
@@ -98,6 +100,14 @@ def fleet(
         emit(result)
         return
     screen.print(_table(result))
+    for one in result["fleets"]:
+        if one["teacher"]["lies"]:
+            screen.print(
+                f"{one['devices']:,} devices: {one['teacher']['lies']:,} labels refused, the teacher answered gold "
+                "questions wrongly (--gold)"
+            )
+        for device in (each for each in one["each"] if each["fault"]):
+            screen.print(f"{one['devices']:,} devices: device {device['device']} was set aside: {device['fault']}")
 
 
 def _table(result: dict[str, Any]) -> Table:

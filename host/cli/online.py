@@ -43,6 +43,7 @@ def online(
     ] = None,
     flag_rate: Annotated[float, typer.Option(help="Share of wrong answers that a user flags.")] = 0.0,
     label_rate: Annotated[float, typer.Option(help="Share of asked samples whose true label arrives.")] = 0.0,
+    gold: Annotated[int, typer.Option(min=0, help="Questions beside each batch that find out a teacher who lies.")] = 8,
     store: Annotated[str | None, typer.Option(help="Database URL; default a file in --out.")] = None,
     store_bytes: Annotated[int, typer.Option(min=1, help="Byte budget of the store.")] = 1_000_000,
     seed: Seed = 0,
@@ -77,6 +78,7 @@ def online(
         policy=OnlinePolicy(samples=samples, label_budget=labels, detector=asks),
         flag_rate=flag_rate,
         label_rate=label_rate,
+        gold=gold,
         store=store,
         store_bytes=store_bytes,
         root=root,
@@ -153,6 +155,8 @@ def _carry_out(request: OnlineRun, json: bool) -> None:
         f"{result['accuracy_before']:.1%} -> {result['accuracy_after']:.1%} ({gain:+.1f} points) "
         f"with {result['labels']:,} labels of the teacher; {result['stored']:,} samples kept"
     )
+    if result["refused"]:
+        screen.print(f"{result['refused']:,} labels were refused: the teacher answered gold questions wrongly (--gold)")
     screen.print(f"picture: {request.out / 'accuracy.png'}", soft_wrap=True)
     screen.print(f"scalars: tensorboard --logdir {request.out / 'scalars'}", soft_wrap=True)
 
@@ -166,7 +170,7 @@ def _table(status: Status) -> Any:
         ("accuracy now, in training", f"{status.now:.1%}"),
         ("teacher", f"{status.teacher:.1%}"),
         ("samples", f"{progress.samples:,} of {status.run.policy.samples:,}"),
-        ("labels spent", f"{progress.labels:,}"),
+        ("labels spent", f"{progress.labels:,}" + (f", {progress.refused:,} refused" if progress.refused else "")),
         ("training steps", f"{progress.steps:,}"),
         ("device cycles", f"{progress.cycles:,}"),
         ("busy cells", f"{status.busy:.1%} of {status.run.core.cells}"),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from insitu.arch.program import Program
 from insitu.host.compiler.compile import Compiled
 from insitu.host.device import Driver, open_device
+from insitu.host.errors import MemoryFault
 from insitu.host.fleet.memory import Memory
 from insitu.host.fleet.request import FleetRun, memory_of
 from insitu.host.fleet.service import Answers, Pixels
@@ -27,18 +28,20 @@ class Member:
     """A device between two turns: all that its next one depends on, but what the teacher says.
 
     checkpoint: of its loop; None before its first turn. memory: its feedback. asking: the chunk whose answers it waits
-    for; None before its first turn and after its last.
+    for; None before its first turn and after its last. fault: of its memory, for which it takes no more turns; the
+    checkpoint is then of its last sound one.
     """
 
     number: int
     memory: Memory
     checkpoint: Checkpoint | None = None
     asking: Asking | None = None
+    fault: str = ""
 
-    @property
-    def asked(self) -> Pixels:
-        """What it sends to the teacher, uint8 [n, ...]."""
-        assert self.asking is not None
+    def asked(self, shape: tuple[int, ...]) -> Pixels:
+        """What it sends to the teacher, uint8 [n, *shape]."""
+        if self.asking is None:
+            return np.empty((0, *shape), np.uint8)
         return np.rint(self.asking.x * 255).astype(np.uint8)
 
 
@@ -61,7 +64,7 @@ def begin(request: FleetRun, dataset: Dataset, compiled: Compiled, number: int) 
 
 def take(turns: Turns) -> list[Member]:
     """Take a turn of each device: it trains on what the teacher said, then answers its next chunk; after the last one
-    it ends with the incumbent.
+    it ends with the incumbent. One whose memory is found faulty is set aside; the others go on.
 
     The devices take turns on one emulator of this process: a device is its masters, velocities, scale registers and
     seed, which come and go with it, so that a fleet needs one prepared program however large it is.
@@ -71,6 +74,8 @@ def take(turns: Turns) -> list[Member]:
 
 
 def _turn(turns: Turns, driver: Driver, member: Member, said: Answers) -> Member:
+    if member.fault:
+        return member
     request, seed = turns.request, _seed(turns.request, member.number)
     policy = request.policy
     if member.checkpoint is None:
@@ -91,13 +96,16 @@ def _turn(turns: Turns, driver: Driver, member: Member, said: Answers) -> Member
     if member.checkpoint is not None:
         loop.go_on(member.checkpoint)
     asking = None
-    with loop.counted():
-        if member.asking is not None:
-            loop.learn(member.asking, said.astype(np.float32))
-        if loop.progress.samples < policy.samples:
-            asking = loop.answer(min(policy.chunk, policy.samples - loop.progress.samples))
-    if asking is None:
-        loop.end()
+    try:
+        with loop.counted():
+            if member.asking is not None:
+                loop.learn(member.asking, said.astype(np.float32))
+            if loop.progress.samples < policy.samples:
+                asking = loop.answer(min(policy.chunk, policy.samples - loop.progress.samples))
+        if asking is None:
+            loop.end()
+    except MemoryFault as error:
+        return replace(member, asking=None, fault=str(error))
     return replace(member, checkpoint=loop.checkpoint(), asking=asking)
 
 

@@ -16,7 +16,7 @@ class Outcome:
     """What one device came to. Accuracies in its scene: of the weights it was shipped with, and of those it serves.
 
     labels: it was given. refused: samples it asked about in vain. steps: trained. cycles: of the device. bytes_up,
-    bytes_down: to the teacher and back. stored_bytes: of feedback kept.
+    bytes_down: to the teacher and back. stored_bytes: of feedback kept. fault: for which it was set aside, or "".
     """
 
     device: int
@@ -30,6 +30,7 @@ class Outcome:
     bytes_up: int
     bytes_down: int
     stored_bytes: int
+    fault: str = ""
 
 
 def row(outcomes: Sequence[Outcome], load: Load, seconds: float) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def row(outcomes: Sequence[Outcome], load: Load, seconds: float) -> dict[str, An
     return {
         "devices": len(found),
         "teacher": load.to_json(),
-        **{name: spread(name) for name in Outcome.__annotations__ if name not in ("device", "scene")},
+        **{name: spread(name) for name in Outcome.__annotations__ if name not in ("device", "scene", "fault")},
+        "faulty": sum(bool(one.fault) for one in outcomes),
         "below_before": sum(one.accuracy_after < one.accuracy_before for one in outcomes),
         "seconds": seconds,
         "each": found,

@@ -13,6 +13,7 @@ from insitu.host.batches import BatchComposer
 from insitu.host.errors import HostError
 from insitu.host.fleet.memory import Memory
 from insitu.host.fleet.sharing import Sharing, check_sharing
+from insitu.host.online.gold import check_gold
 from insitu.host.online.loop import OnlinePolicy
 from insitu.host.online.request import compile_student, logits_encoding
 from insitu.host.store.codec import Codec
@@ -27,7 +28,8 @@ class FleetRun:
 
     devices: sizes of the fleet, each run by itself; a device meets the same in every fleet that it is in. scenes:
     device k is in the one at k modulo their number. labels: the teacher gives in all, None for any number; sharing: who
-    gets them. teacher_batch: samples it takes at a time. memory_bytes: feedback that a device keeps. policy: of each.
+    gets them. teacher_batch: samples it takes at a time. gold: questions beside each round's, of the laboratory's
+    images; 0 for none. memory_bytes: feedback that a device keeps. policy: of each.
     """
 
     data: str
@@ -43,6 +45,7 @@ class FleetRun:
     labels: int | None = None
     sharing: Sharing = "lent"
     teacher_batch: int = 256
+    gold: int = 8
     memory_bytes: int = 50_000
     policy: OnlinePolicy = field(default_factory=lambda: OnlinePolicy(samples=320, chunk=32, rehearsals=2, audit=0.2))
     root: str | None = None
@@ -58,6 +61,7 @@ class FleetRun:
         for name in ("labels", "teacher_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least 1")
+        check_gold(self.gold)
         check_sharing(self.sharing)
 
     @property

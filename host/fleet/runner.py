@@ -18,6 +18,7 @@ from insitu.host.fleet.member import Member, Turns, begin, take
 from insitu.host.fleet.report import Outcome, row
 from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.service import TeacherService
+from insitu.host.online.gold import Gold
 from insitu.host.online.request import compile_student
 from insitu.host.online.scene import from_laboratory, test_images
 from insitu.host.study.engine import Engine
@@ -104,6 +105,7 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
         budget=request.labels,
         sharing=request.sharing,
         batch=request.teacher_batch,
+        gold=Gold.of(lesson.dataset, request.gold),
     )
     up, down = [0] * devices, [0] * devices
     answers = [np.empty((0, lesson.dataset.classes), np.float16)] * devices
@@ -129,7 +131,7 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
         watch(devices, number, rounds)
         if number == rounds:
             break
-        asked = [member.asked for member in members]
+        asked = [member.asked(lesson.dataset.in_shape) for member in members]
         answers = service.answer(asked)
         for k in range(devices):
             up[k] += asked[k].nbytes
@@ -166,6 +168,7 @@ def measured(request: FleetRun, lesson: Lesson, fleet: Fleet) -> dict[str, Any]:
                     bytes_up=fleet.bytes_up[k],
                     bytes_down=fleet.bytes_down[k],
                     stored_bytes=member.memory.bytes,
+                    fault=member.fault,
                 )
             )
     return row(outcomes, fleet.service.load, fleet.seconds)

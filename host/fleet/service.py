@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from insitu.host.errors import HostError
 from insitu.host.fleet.sharing import Sharing, check_sharing, granted
+from insitu.host.online.gold import Gold
 
+Real = npt.NDArray[np.float32]
 #: Samples as they are sent: uint8 [n, ...]. Answers as they come back: float16 [n, classes].
 Pixels = npt.NDArray[np.uint8]
 Answers = npt.NDArray[np.float16]
@@ -20,8 +22,9 @@ Answers = npt.NDArray[np.float16]
 
 @dataclass
 class Load:
-    """What the teacher did. seconds: of answering. refused: samples it was asked about in vain. spent: the round, from
-    0, in which the first one was refused; None where none was."""
+    """What the teacher did. samples: it answered, gold questions among them. seconds: of answering. refused: samples it
+    was asked about in vain. spent: the round, from 0, in which the first one was refused; None where none was. lies:
+    samples whose answers nobody got, for it answered gold questions wrongly."""
 
     samples: int = 0
     batches: int = 0
@@ -29,6 +32,7 @@ class Load:
     refused: int = 0
     rounds: int = 0
     spent: int | None = None
+    lies: int = 0
     seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -41,7 +45,8 @@ class TeacherService:
 
     teach: samples float32 [n, ...] in [0, 1] -> distributions float32 [n, classes]. devices: how many there are.
     budget: labels it gives in all, None for any number; sharing: who gets them. When they are spent it answers nobody:
-    the devices go on with what they have kept. batch: samples it takes at a time.
+    the devices go on with what they have kept. batch: samples it takes at a time. gold: questions beside each round's;
+    where they are answered wrongly nobody gets that round's answers, though they are spent.
 
     A round's samples are put together in the order of the devices, so that what it computes does not depend on where
     they run. Raises HostError for a setting that is none.
@@ -49,18 +54,20 @@ class TeacherService:
 
     def __init__(
         self,
-        teach: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+        teach: Callable[[Real], Real],
         *,
         devices: int,
         budget: int | None = None,
         sharing: Sharing = "lent",
         batch: int = 256,
+        gold: Gold | None = None,
     ) -> None:
         check_sharing(sharing)
         for name, value in (("devices", devices), ("budget", budget), ("batch", batch)):
             if value is not None and value < 1:
                 raise HostError(f"{name} is {value}: must be at least 1")
         self._teach, self._budget, self._sharing, self._batch = teach, budget, sharing, batch
+        self._gold, self._recent = gold, list[bool]()
         self.given = [0] * devices  #: labels, by device
         self.refused = [0] * devices  #: samples without one, by device
         self.load = Load()
@@ -77,16 +84,24 @@ class TeacherService:
         self.load.refused += refused
         self.load.rounds += 1
         pixels = np.concatenate([x[:count] for x, count in zip(asked, counts, strict=True)])
+        none = [np.empty((0, 0), np.float16)] * len(asked)
         if not len(pixels):
-            return [np.empty((0, 0), np.float16)] * len(asked)
-        answers = np.concatenate([self._one(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)])
+            return none
+        real, gold = pixels.astype(np.float32) / np.float32(255), self._gold
+        answers = self._all(real) if gold is None else gold.ask(self._all, real, self.load.rounds, self._recent)
+        if answers is None:
+            self.load.lies += len(pixels)
+            return none
         return np.split(answers, np.cumsum(counts)[:-1])
 
-    def _one(self, pixels: Pixels) -> Answers:
+    def _all(self, x: Real) -> Answers:
+        return np.concatenate([self._one(x[i : i + self._batch]) for i in range(0, len(x), self._batch)])
+
+    def _one(self, x: Real) -> Answers:
         begun = time.perf_counter()
-        answers = self._teach(pixels.astype(np.float32) / np.float32(255)).astype(np.float16)
+        answers = self._teach(x).astype(np.float16)
         self.load.seconds += time.perf_counter() - begun
-        self.load.samples += len(pixels)
+        self.load.samples += len(x)
         self.load.batches += 1
-        self.load.largest_batch = max(self.load.largest_batch, len(pixels))
+        self.load.largest_batch = max(self.load.largest_batch, len(x))
         return answers

@@ -70,7 +70,7 @@ def differences(made: str, wanted: str) -> str:
     """The fields in which two JSON objects differ, with both values, on one line; "" where there are none."""
     old, new = _flat("", json.loads(made)), _flat("", json.loads(wanted))
     names = [name for name in old | new if old.get(name) != new.get(name)]
-    return "; ".join(f"{name} {old.get(name)}, not {new.get(name)}" for name in names)
+    return "; ".join(f"{name} {old.get(name, 'unset')}, not {new.get(name, 'unset')}" for name in names)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

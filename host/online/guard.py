@@ -10,7 +10,10 @@ collapsed.
 The error allowed is split over all looks of the guard's life, alpha / (k (k + 1)) at the k-th, which sums to alpha:
 neither many looks nor many promotions add up to luck. So with probability at least 1 - alpha, as judged by the labels
 at hand (the teacher's, or true ones where they arrived), nothing was ever served that is no better than what it
-replaced. A teacher that errs can mislead the guard.
+replaced. A teacher that errs can mislead the guard: `gold` questions find one out.
+
+Whatever weights the guard puts into the device it reads back: a memory with stuck bits holds others. Such a device is
+no good for any weights, so the guard stops with MemoryFault; the incumbent is for a device that holds it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import numpy.typing as npt
 
 from insitu.host.device.driver import Driver
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.errors import HostError
+from insitu.host.errors import HostError, MemoryFault
 
 
 class Verdict(StrEnum):
@@ -117,7 +120,7 @@ class Guard:
 
     def look(self, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Verdict:
         """Compare challenger and incumbent on held-out samples [n, ...] with labels [n]; leaves the device with the
-        weights that training goes on from."""
+        weights that training goes on from. Raises MemoryFault where it does not hold them."""
         self._steps = 0
         collapsed = self.collapsed
         if collapsed:
@@ -136,7 +139,7 @@ class Guard:
         if better and self.promotions:  # before the first promotion the incumbent is the first
             won_first, lost_first = self._against(self.first, right, x, labels)
             better = won_first >= lost_first
-        self.driver.restore(challenger)
+        self._put(challenger)
         if better:
             self._install(challenger)
             return Verdict.PROMOTED
@@ -145,8 +148,9 @@ class Guard:
         return Verdict.KEPT
 
     def serve(self) -> Snapshot:
-        """Put the incumbent into the device and return it: what is served at the end."""
-        self.driver.restore(self.incumbent)
+        """Put the incumbent into the device and return it: what is served at the end. Raises MemoryFault where the
+        device does not hold it."""
+        self._put(self.incumbent)
         return self.incumbent
 
     def state(self) -> dict[str, Any]:
@@ -182,9 +186,22 @@ class Guard:
         labels: npt.NDArray[np.int64],
     ) -> tuple[int, int]:
         """Samples that weights with these `right` answers won from `other`, and lost; leaves `other` in the device."""
-        self.driver.restore(other)
+        self._put(other)
         other_right = self._right(x, labels)
         return int((right & ~other_right).sum()), int((other_right & ~right).sum())
+
+    def _put(self, snapshot: Snapshot) -> None:
+        """Restore a snapshot, and see that the device's memory has it."""
+        self.driver.restore(snapshot)
+        read = self.driver.snapshot()
+        held = read.masters | read.velocities
+        for name, wanted in (snapshot.masters | snapshot.velocities).items():
+            wrong = int((held[name] != wanted).sum())
+            if wrong:
+                raise MemoryFault(
+                    f"{wrong} of the {wanted.size} numbers of {name} read back otherwise than they were written: the "
+                    "device's memory is faulty, take it out of service"
+                )
 
     def _install(self, snapshot: Snapshot) -> None:
         self.incumbent = snapshot
@@ -192,7 +209,7 @@ class Guard:
         self._reference_loss = self._mean_loss()
 
     def _roll_back(self, reason: str) -> Verdict:
-        self.driver.restore(self.incumbent)
+        self._put(self.incumbent)
         self.rollbacks += 1
         self.reason = reason
         self._losses.clear()

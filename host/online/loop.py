@@ -19,12 +19,15 @@ from insitu.host.detector import Detector
 from insitu.host.device.driver import Driver
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.checkpoint import Checkpoint
+from insitu.host.online.gold import Gold
 from insitu.host.online.guard import Guard, GuardPolicy, Verdict
 from insitu.host.store import FeedbackBatch, Split
 from insitu.models import draws
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+#: Among the verdicts: from this sample on the teacher's labels are not taken; are taken again.
+REFUSED, BELIEVED = "teacher refused", "teacher believed"
 #: The teacher: samples [n, ...] -> target distributions float32 [n, classes].
 Teach = Callable[[Images], npt.NDArray[np.float32]]
 
@@ -99,11 +102,12 @@ class OnlinePolicy:
 class Progress:
     """Where a run stands.
 
-    samples: of the stream, answered. labels: the teacher was asked for. steps: trained. stream_right: answers of the
+    samples: of the stream, answered. labels: the teacher gave. steps: trained. stream_right: answers of the
     stream that were right when given. flagged: answers the user said were wrong. true_labels: that arrived while their
-    sample was kept. verdicts: what the guard did at which sample. asked: stream positions and store ids of the last
-    chunk's samples, whose true labels may yet arrive. cycles, macs: of the device, in what is counted here; checkpoints
-    are not. seconds: of running. ended: whether the run has come to its end.
+    sample was kept. verdicts: of the guard and on the teacher, at which sample. asked: stream positions and store ids
+    of the last chunk's samples, whose true labels may yet arrive. gold: whether the last gold questions were answered
+    rightly. refused: labels that were not taken, for a teacher who answered those wrongly. cycles, macs: of the device,
+    in what is counted here; checkpoints are not. seconds: of running. ended: whether the run has come to its end.
     """
 
     samples: int = 0
@@ -116,6 +120,8 @@ class Progress:
     saturated_share: float = 0.0
     verdicts: list[tuple[int, str]] = field(default_factory=list)
     asked: list[tuple[int, int]] = field(default_factory=list)
+    gold: list[bool] = field(default_factory=list)
+    refused: int = 0
     cycles: int = 0
     macs: int = 0
     seconds: float = field(default=0.0, compare=False)
@@ -166,7 +172,8 @@ class OnlineLoop:
     identity: all that decides what the run does but its length, as `checkpoint.canonical` writes it. A checkpoint of
     another identity is refused. Keys of samples follow from identity and position, so a chunk that is met again after a
     crash is stored once, and other runs may share the store. user: who flags wrong answers and knows true labels; a
-    label arrives one chunk after its sample was asked for, and from then on is what that sample teaches. notes: what
+    label arrives one chunk after its sample was asked for, and from then on is what that sample teaches. gold:
+    questions that go to the teacher with each chunk's; one that answers them wrongly is not believed. notes: what
     whoever runs the loop wants kept in the checkpoint, JSON-ready.
     """
 
@@ -181,10 +188,12 @@ class OnlineLoop:
         seed: int,
         identity: str,
         user: User | None = None,
+        gold: Gold | None = None,
         folder: str | Path | None = None,
     ) -> None:
         self.driver, self.stream, self.teach, self.store = driver, stream, teach, store
         self.policy, self.seed, self.identity, self.user = policy, seed, identity, user
+        self.gold = gold
         self.guard = Guard(driver, policy.guard)
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
@@ -227,7 +236,20 @@ class OnlineLoop:
 
     def _turn(self, count: int) -> Chunk:
         asking = self.answer(count)
-        return self.learn(asking, self.teach(asking.x) if len(asking.x) else None)
+        return self.learn(asking, self._taught(asking) if len(asking.x) else None)
+
+    def _taught(self, asking: Asking) -> npt.NDArray[np.float32] | None:
+        """What the teacher says of the samples asked, float32 [n, classes]; None where it is not to be believed."""
+        if self.gold is None:
+            return self.teach(asking.x)
+        progress = self.progress
+        before = self.gold.trusts(progress.gold)
+        answers = self.gold.ask(self.teach, asking.x, asking.first, progress.gold)
+        if answers is None:
+            progress.refused += len(asking.x)
+        if before != (answers is not None):
+            progress.verdicts.append((progress.samples, REFUSED if before else BELIEVED))
+        return answers
 
     def answer(self, count: int) -> Asking:
         """Take true labels that have arrived, answer the stream's next `count` samples, find what to ask about."""
@@ -245,7 +267,8 @@ class OnlineLoop:
         found = self.policy.detector.detect(logits, flagged)
         rows = np.flatnonzero(found.asks | audited)
         if self.policy.label_budget is not None:
-            rows = rows[: max(0, self.policy.label_budget - self.progress.labels)]
+            spent = self.progress.labels + self.progress.refused
+            rows = rows[: max(0, self.policy.label_budget - spent)]
         fmt = self.driver.format(self.driver.logits_tensor)
         return Asking(
             first=first,

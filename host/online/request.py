@@ -18,6 +18,7 @@ from insitu.host.batches import BatchComposer
 from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.checkpoint import Checkpoint, canonical, differences
+from insitu.host.online.gold import check_gold
 from insitu.host.online.loop import OnlinePolicy
 from insitu.host.store import store_name
 from insitu.models import students
@@ -45,8 +46,9 @@ class OnlineRun:
 
     out: its folder: feedback store, checkpoint, teacher, program, scalars, picture and result. store: a database URL
     instead of the folder's own file. temperature: of the teacher's soft labels. flag_rate: share of wrong answers that
-    a user flags. label_rate: share of the samples asked for whose true label arrives. curve: chunks between two points
-    of the accuracy curve.
+    a user flags. label_rate: share of the samples asked for whose true label arrives. gold: questions that go to the
+    teacher with each chunk's, of the laboratory's images; 0 for none. curve: chunks between two points of the accuracy
+    curve.
     """
 
     data: str
@@ -62,6 +64,7 @@ class OnlineRun:
     policy: OnlinePolicy = field(default_factory=OnlinePolicy)
     flag_rate: float = 0.0
     label_rate: float = 0.0
+    gold: int = 8
     backend: str = "emulator"
     store: str | None = None
     store_bytes: int = 1_000_000
@@ -76,6 +79,7 @@ class OnlineRun:
         for name in ("flag_rate", "label_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise HostError(f"{name} is {getattr(self, name)}: must lie from 0 to 1")
+        check_gold(self.gold)
         if self.curve < 1:
             raise HostError(f"curve is {self.curve}: must be at least 1")
 
@@ -88,7 +92,9 @@ class OnlineRun:
     def identity(self) -> str:
         """All that decides what the run does but its length: JSON. Where it runs (folder, root, backend), its store's
         budget and its curve's points may change on the way."""
-        named = ("data", "shift", "model", "seed", "batch", "lr", "temperature", "flag_rate", "label_rate")
+        named = ["data", "shift", "model", "seed", "batch", "lr", "temperature", "flag_rate", "label_rate"]
+        if self.gold:  # a run that asks none is what it was before there were any
+            named.append("gold")
         policy = asdict(self.policy)
         del policy["samples"]
         return canonical(

@@ -20,6 +20,7 @@ from insitu.host.device.driver import Driver
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import HostError
 from insitu.host.online.checkpoint import Checkpoint
+from insitu.host.online.gold import Gold
 from insitu.host.online.loop import Chunk, OnlineLoop, Progress
 from insitu.host.online.request import (
     IDENTITY,
@@ -205,6 +206,7 @@ def _run(
             seed=request.seed,
             identity=request.identity,
             user=scene,
+            gold=Gold.of(scene.dataset, request.gold),
             folder=out,
         )
         curve = None if kept is None else Curve(**kept.notes["curve"])
@@ -250,6 +252,7 @@ def _run(
         "labels": progress.labels,
         "flagged": progress.flagged,
         "true_labels": progress.true_labels,
+        "refused": progress.refused,
         "steps": progress.steps,
         "stored": usage.samples,
         "stored_bytes": usage.bytes,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from insitu.arch.declaration import Declaration
+from insitu.host.device import Driver
 from insitu.host.errors import HostError
 from insitu.host.fleet import member, runner
 from insitu.host.fleet.memory import Memory
@@ -22,7 +23,9 @@ from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.runner import Fleet, Lesson
 from insitu.host.fleet.service import TeacherService
 from insitu.host.fleet.sharing import granted, shares
-from insitu.host.online.loop import OnlinePolicy, Progress
+from insitu.host.online.checkpoint import canonical
+from insitu.host.online.guard import GuardPolicy
+from insitu.host.online.loop import OnlineLoop, OnlinePolicy, Progress
 from insitu.host.store import FeedbackBatch, FeedbackStore
 from insitu.host.store.codec import Codec
 from insitu.host.study import engine
@@ -96,14 +99,15 @@ class Elementwise(nn.Module):
 def test_a_device_is_the_same_in_a_larger_fleet() -> None:
     """Whoever else there is, and whoever was before it on the emulator; no two devices are the same."""
     taught = replace(lesson(), teacher=Elementwise())  # type: ignore[arg-type]
+    request = replace(REQUEST, gold=0)  # which none would believe
     with engine.opened("processes", 1) as pool:
-        small = runner.operate(REQUEST, taught, 2, pool)
+        small = runner.operate(request, taught, 2, pool)
         emulator = member._device(taught.compiled.program.to_bytes())
         emulator.write_weights({name: q // 2 for name, q in taught.compiled.masters.items()})
         emulator.seed = 999
         for scale in range(len(emulator.program.scales)):
             emulator.set_scale(scale, emulator.scale(scale) + 1)
-        large = runner.operate(REQUEST, taught, 5, pool)
+        large = runner.operate(request, taught, 5, pool)
     ends = [one.checkpoint for one in large.members]
     for one, end in zip(small.members, ends, strict=False):
         assert one.checkpoint is not None
@@ -123,7 +127,9 @@ def test_a_fleet_learns_and_is_measured() -> None:
     assert len(turned) == 2
     assert all(one["accuracy_after"] > one["accuracy_before"] + 0.05 for one in turned)
     assert found["below_before"] == 0
-    assert found["teacher"]["samples"] == sum(one["labels"] for one in found["each"])
+    rounds = request.policy.samples // request.policy.chunk
+    assert found["teacher"]["samples"] == sum(one["labels"] for one in found["each"]) + rounds * request.gold
+    assert found["teacher"]["lies"] == found["faulty"] == 0
     assert all(one["bytes_up"] == 64 * one["labels"] for one in found["each"])
     assert all(one["bytes_down"] == 2 * 10 * one["labels"] for one in found["each"])
     assert found["teacher"]["refused"] == 0
@@ -132,7 +138,7 @@ def test_a_fleet_learns_and_is_measured() -> None:
 
 @pytest.mark.parametrize("sharing", ["equal", "lent"])
 def test_a_spent_budget_ends_labels_and_not_the_fleet(sharing: Any) -> None:
-    fleet = operated(labels=41, sharing=sharing)
+    fleet = operated(labels=41, sharing=sharing, gold=0)
     assert sum(fleet.service.given) == fleet.service.load.samples == 41
     assert min(fleet.service.given) > 15
     assert fleet.service.load.refused == sum(fleet.service.refused) > 0
@@ -164,6 +170,52 @@ def test_equal_parts_are_the_whole(budget: int, devices: int) -> None:
     assert max(parts) - min(parts) <= 1
     assert granted([200] * devices, [0] * devices, budget, "equal") == parts
     assert granted([200] * devices, parts, budget, "equal") == [0] * devices
+
+
+def test_a_teacher_who_lies_is_heard_by_nobody() -> None:
+    class Liar(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.roll(lesson().teacher(x), 1, dims=1)
+
+    lied = replace(lesson(), teacher=Liar())  # type: ignore[arg-type]
+    with engine.opened("processes", 1) as pool:
+        misled, warned = (runner.operate(replace(REQUEST, gold=gold), lied, 2, pool) for gold in (0, 8))
+    assert warned.service.load.lies == sum(warned.service.given) > 0
+    assert warned.bytes_down == [0, 0]
+    assert [len(one.memory) for one in warned.members] == [0, 0]
+    assert misled.service.load.lies == 0
+    assert all(len(one.memory) > 0 for one in misled.members)
+
+
+def test_a_device_of_faulty_memory_is_set_aside_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are read back while the first device learns come with a bit upset."""
+    learning = ""
+    read, learn = Driver.read_weights, OnlineLoop.learn
+
+    def learns(self: OnlineLoop, *given: Any) -> Any:
+        nonlocal learning
+        learning = self.identity
+        return learn(self, *given)
+
+    def upset(self: Driver) -> Any:
+        found = read(self)
+        if learning == canonical({"device": 0, "seed": REQUEST.seed}):
+            next(iter(found.values()))[0, 0] ^= 1
+        return found
+
+    monkeypatch.setattr(OnlineLoop, "learn", learns)
+    monkeypatch.setattr(Driver, "read_weights", upset)
+    fleet = operated(policy=replace(REQUEST.policy, guard=GuardPolicy(every=1)))
+    first, second = fleet.members
+    assert "numbers of" in first.fault
+    assert not second.fault
+    assert first.checkpoint is not None
+    assert second.checkpoint is not None
+    assert first.checkpoint.progress["samples"] < REQUEST.policy.samples
+    assert second.checkpoint.progress["samples"] == REQUEST.policy.samples
+    found = runner.measured(REQUEST, lesson(), fleet)
+    assert found["faulty"] == 1
+    assert [one["fault"] for one in found["each"]] == [first.fault, ""]
 
 
 def test_samples_of_all_devices_share_batches() -> None:
@@ -226,6 +278,7 @@ def test_memory_keeps_what_the_store_would(tmp_path: Any) -> None:
         ({"lr": float("nan")}, "lr is nan"),
         ({"sharing": "first"}, "sharing 'first': allowed are equal, lent"),
         ({"memory_bytes": 5}, "a memory of 5 bytes"),
+        ({"gold": 17}, "gold is 17"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(changed: dict[str, Any], quoted: str) -> None:

@@ -17,7 +17,7 @@ def test_differences_name_fields_with_both_values() -> None:
     made = canonical({"lr": 0.1, "policy": {"guard": {"alpha": 0.05}, "audit": 0.1}, "store": None, "gone": [1]})
     assert differences(made, made) == ""
     wanted = canonical({"store": "s.db", "policy": {"audit": 0.1, "guard": {"alpha": 0.2}}, "lr": 0.1, "new": {}})
-    said = {"gone [1], not None", "policy.guard.alpha 0.05, not 0.2", "store None, not s.db", "new None, not {}"}
+    said = {"gone [1], not unset", "policy.guard.alpha 0.05, not 0.2", "store None, not s.db", "new unset, not {}"}
     assert set(differences(made, wanted).split("; ")) == said
 
 

@@ -45,6 +45,7 @@ def request_in(tmp_path: Path) -> Callable[[str], OnlineRun]:
             policy=OnlinePolicy(samples=192, chunk=32),
             flag_rate=0.5,
             label_rate=0.5,
+            gold=0,  # none would believe such a teacher
             curve=2,
         )
         claim(asked)
@@ -116,6 +117,7 @@ def test_only_the_same_request_goes_on(request_in: Callable[[str], OnlineRun]) -
         (replace(asked, temperature=1.0), "temperature 1.5, not 1.0"),
         (replace(asked, label_rate=0.0), "label_rate 0.5, not 0.0"),
         (replace(asked, store="s.db"), "store None, not s.db"),
+        (replace(asked, gold=8), f"{asked.out} holds a run of gold unset, not 8: give this one another folder"),
         (replace(asked, declaration=static), "declaration.activation.exponent delayed, not static"),
         (replace(asked, policy=replace(policy, chunk=16)), "policy.chunk 32, not 16"),
         (replace(asked, policy=replace(policy, rehearsals=1)), "policy.rehearsals 4, not 1"),
@@ -196,6 +198,27 @@ def test_a_folder_made_for_nothing_is_gone_again(tmp_path: Path) -> None:
     with pytest.raises((StoreError, OSError)):
         runner.run(asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_who_has_learned_nothing_is_not_believed(request_in: Callable[[str], OnlineRun]) -> None:
+    asked = replace(request_in("run"), gold=8, flag_rate=0.0, label_rate=0.0)
+    claim(asked)
+    found = runner.run(asked)
+    assert found["labels"] == found["steps"] == found["stored"] == 0
+    assert 0 < found["refused"] <= 192
+    assert found["accuracy_after"] == found["accuracy_before"]
+
+
+def test_a_folder_from_before_there_was_gold_goes_on_without(request_in: Callable[[str], OnlineRun]) -> None:
+    asked = request_in("run")
+    assert "gold" not in json.loads((asked.out / "run.json").read_text())
+    assert "gold" in json.loads(replace(asked, gold=8).identity)
+
+
+@pytest.mark.parametrize("gold", [-1, 17])
+def test_gold_questions_there_cannot_be(tmp_path: Path, gold: int) -> None:
+    with pytest.raises(HostError, match=f"gold is {gold}: must lie from 0 to 16"):
+        OnlineRun(data="digits", shift="none", model="mlp:64-10", out=tmp_path, gold=gold)
 
 
 def test_wide_logits_are_kept_whole(request_in: Callable[[str], OnlineRun]) -> None:
