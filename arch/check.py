@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from insitu.arch.declaration import Role
 from insitu.arch.errors import ArchError
-from insitu.arch.isa import USED, Instruction
+from insitu.arch.isa import KNOWN, USED, Instruction
 from insitu.arch.layout import Memory
 from insitu.arch.params import CoreParams
 
@@ -25,6 +27,7 @@ class PlaceError(ArchError):
 WIDTH_ROLE = {Memory.ACT: Role.ACTIVATION, Memory.ERR: Role.ERROR, Memory.WGT: Role.GRADIENT}
 
 
+@lru_cache(maxsize=KNOWN)
 def check(instruction: Instruction, core: CoreParams) -> None:
     """Raise UnitError, WidthError or PlaceError, all ArchError, where `core` cannot execute `instruction`."""
     name = instruction.opcode.name
@@ -56,6 +59,7 @@ def check(instruction: Instruction, core: CoreParams) -> None:
             )
 
 
+@lru_cache(maxsize=KNOWN)
 def check_apart(instruction: Instruction, n: int) -> None:
     """Raise PlaceError where D lies over an operand: the pass is then not defined, and no core looks for it."""
     places = instruction.matrices

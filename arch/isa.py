@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ from insitu.arch.window import Window
 
 #: Words of 32 bits in an instruction.
 WORDS = 16
+#: Instructions whose words, and whose checks against a core, are kept: a program is written anew at each change of the
+#: learning rate, and most of its instructions stay as they are.
+KNOWN = 4096
 
 
 class Opcode(IntEnum):
@@ -60,15 +63,15 @@ class Field:
     doc: str
     signed: bool = False
 
-    @property
+    @cached_property
     def minimum(self) -> int:
         return -(1 << (self.width - 1)) if self.signed else 0
 
-    @property
+    @cached_property
     def maximum(self) -> int:
         return (1 << (self.width - self.signed)) - 1
 
-    @property
+    @cached_property
     def mask(self) -> int:
         return ((1 << self.width) - 1) << self.lsb
 
@@ -301,14 +304,10 @@ class Instruction:
         used = USED[self.opcode]
         for name, f in FIELDS.items():
             value = int(getattr(self, name))
-            require(
-                f.minimum <= value <= f.maximum,
-                f"{self.opcode.name}.{name}={value}: allowed are {f.minimum} to {f.maximum}",
-            )
-            require(
-                value == 0 or name in used or name == "opcode",
-                f"{self.opcode.name} does not read {name}={value}: it must be 0",
-            )
+            if not f.minimum <= value <= f.maximum:
+                raise ArchError(f"{self.opcode.name}.{name}={value}: allowed are {f.minimum} to {f.maximum}")
+            if value and name not in used and name != "opcode":
+                raise ArchError(f"{self.opcode.name} does not read {name}={value}: it must be 0")
         if self.opcode is not Opcode.HALT:
             require(self.rows >= 1 and self.cols >= 1, f"{self.opcode.name} of {self.rows} x {self.cols} is empty")
         if "depth" in used:
@@ -500,22 +499,12 @@ class Instruction:
 
     def encode(self) -> npt.NDArray[np.uint32]:
         """The instruction's WORDS words, uint32."""
-        words = [0] * WORDS
-        for name, f in FIELDS.items():
-            words[f.word] |= (int(getattr(self, name)) << f.lsb) & f.mask
-        return np.array(words, dtype=np.uint32)
+        return np.array(_encoded(self), dtype=np.uint32)
 
     @classmethod
     def decode(cls, words: Sequence[int] | npt.NDArray[np.uint32]) -> Instruction:
         """The instruction of WORDS words. Raises ArchError on words that no instruction has."""
-        require(len(words) == WORDS, f"an instruction of {len(words)} words: expected {WORDS}")
-        values: dict[str, Any] = {}
-        for w, (word, claimed) in enumerate(zip(words, _CLAIMED, strict=True)):
-            require(int(word) & ~claimed == 0, f"instruction word {w} is {int(word):#010x}: reserved bits are set")
-        for name, f in FIELDS.items():
-            raw = (int(words[f.word]) & f.mask) >> f.lsb
-            values[name] = raw - (1 << f.width) if f.signed and raw >> (f.width - 1) else raw
-        return cls(**values)
+        return _decoded(tuple(map(int, words)))
 
     def __str__(self) -> str:
         """One line of disassembly: the opcode, then every field it reads that is not zero."""
@@ -549,6 +538,26 @@ def _member(name: str, kind: type[IntEnum], value: int) -> IntEnum:
 
 
 assert {f.name for f in fields(Instruction)} == set(FIELDS)
+
+
+@lru_cache(maxsize=KNOWN)
+def _encoded(instruction: Instruction) -> tuple[int, ...]:
+    words = [0] * WORDS
+    for name, f in FIELDS.items():
+        words[f.word] |= (int(getattr(instruction, name)) << f.lsb) & f.mask
+    return tuple(words)
+
+
+@lru_cache(maxsize=KNOWN)
+def _decoded(words: tuple[int, ...]) -> Instruction:
+    require(len(words) == WORDS, f"an instruction of {len(words)} words: expected {WORDS}")
+    values: dict[str, Any] = {}
+    for w, (word, claimed) in enumerate(zip(words, _CLAIMED, strict=True)):
+        require(word & ~claimed == 0, f"instruction word {w} is {word:#010x}: reserved bits are set")
+    for name, f in FIELDS.items():
+        raw = (words[f.word] & f.mask) >> f.lsb
+        values[name] = raw - (1 << f.width) if f.signed and raw >> (f.width - 1) else raw
+    return Instruction(**values)
 
 
 def assemble(instructions: Iterable[Instruction]) -> npt.NDArray[np.uint32]:

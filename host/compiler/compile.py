@@ -21,7 +21,7 @@ from insitu.arch.program import Program, Tensor
 from insitu.arch.timing import cost
 from insitu.host.compiler import emit, rate, units
 from insitu.host.compiler.allocate import MemoryTooSmall
-from insitu.host.compiler.calibrate import check_same, measure
+from insitu.host.compiler.calibrate import Ranges, check_same, measure
 from insitu.host.compiler.graph import Graph, Pool, Table
 from insitu.host.compiler.lower import Lowering, activation
 from insitu.host.compiler.plan import Plan
@@ -41,6 +41,18 @@ class Compiled:
     program: Program
     masters: Masters
     graph: Graph
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibrated:
+    """A student traced and its ranges measured: what compiling it for one core after another has in common.
+
+    batch: samples whose gradients were summed, those of a training step or of a micro-batch.
+    """
+
+    graph: Graph
+    ranges: Ranges
+    batch: int
 
 
 def compile_module(
@@ -70,6 +82,29 @@ def compile_module(
     """
     if not isinstance(batch, int | np.integer):
         raise CompileError(f"batch {batch!r}: must be an integer")
+    try:
+        optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
+    except ArchError as error:
+        raise CompileError(str(error)) from error
+    part, rest = divmod(batch, micro_batches)
+    if rest:
+        raise CompileError(f"batch {batch} in {micro_batches} micro-batches: it must divide")
+    student = calibrate(module, batch=part, calibration=calibration, targets=targets, sample_range=sample_range)
+    return compile_calibrated(
+        student, core=core, declaration=declaration, learning_rate=learning_rate, optimizer=optimizer, meta=meta
+    )
+
+
+def calibrate(
+    module: nn.Module,
+    *,
+    batch: int,
+    calibration: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32] | None = None,
+    sample_range: float | None = None,
+) -> Calibrated:
+    """Trace a student and measure its ranges; `batch` as in `Calibrated`, the rest as `compile_module` takes it. Raises
+    CompileError likewise."""
     if sample_range is not None and not (math.isfinite(sample_range) and sample_range >= 0):
         raise CompileError(f"sample_range {sample_range!r}: must be finite and not negative")
     if calibration.ndim < 2 or calibration.size == 0:
@@ -78,25 +113,39 @@ def compile_module(
         graph = trace(module, calibration.shape[1:])
         if batch < 1:
             raise CompileError(f"batch {batch}: must be at least 1")
+        ranges = measure(graph, calibration, targets, batch)
+        check_same(graph, module, calibration)
+    except ArchError as error:
+        raise CompileError(str(error)) from error
+    if sample_range is not None:
+        ranges = replace(ranges, sample=max(ranges.sample, sample_range))
+    return Calibrated(graph=graph, ranges=ranges, batch=batch)
+
+
+def compile_calibrated(
+    student: Calibrated,
+    *,
+    core: CoreParams,
+    declaration: Declaration,
+    learning_rate: float,
+    optimizer: Optimizer | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> Compiled:
+    """Compile a calibrated student, as `compile_module` does: a training step takes `batch` samples for each of the
+    optimizer's micro-batches. Raises CompileError likewise."""
+    graph, batch, optimizer = student.graph, student.batch, optimizer or Optimizer()
+    try:
         narrowing = [node.name for node in graph.nodes if not isinstance(node, Pool | Table)]
         unknown = sorted(set(declaration.layers) - set(narrowing))
         if unknown:
             names = ", ".join(narrowing)
             raise CompileError(f"the declaration overrides layers {unknown}: this student's are {names}")
-        optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
-        batch, rest = divmod(batch, micro_batches)
-        if rest:
-            raise CompileError(f"batch {batch * micro_batches + rest} in {micro_batches} micro-batches: it must divide")
         rates = _rates(learning_rate, batch, optimizer)
         _check_widths(graph, core, declaration)
         if not optimizer.plain:
             _check_velocities(graph, declaration)
         plans = _plans(graph, core, declaration, batch, optimizer)
-        ranges = measure(graph, calibration, targets, batch)
-        check_same(graph, module, calibration)
-        if sample_range is not None:
-            ranges = replace(ranges, sample=max(ranges.sample, sample_range))
-        made = [_compiled(plan, Start(plan, ranges, learning_rate), rates, dict(meta or {})) for plan in plans]
+        made = [_compiled(plan, Start(plan, student.ranges, learning_rate), rates, dict(meta or {})) for plan in plans]
         return min(made, key=_cycles)
     except ArchError as error:
         raise CompileError(str(error)) from error

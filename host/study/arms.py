@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 from insitu.arch.isa import UPDATES
 from insitu.arch.program import Program
-from insitu.host.compiler.compile import Compiled, compile_module
+from insitu.host.compiler.compile import Calibrated, Compiled, calibrate, compile_calibrated
 from insitu.host.device import open_device
 from insitu.host.study.presets import PRESETS, Preset
 from insitu.host.study.published import published
@@ -41,7 +42,11 @@ class Data:
 
 def build(setting: Setting, dataset: Dataset, folder: str, seed: int) -> nn.Module:
     """The student with the initial weights of a seed; a file's path begins in `folder`. Raises StudentError."""
-    spec = students.anchored(setting.student, folder)
+    return _built(setting.student, dataset, folder, seed)
+
+
+def _built(student: str, dataset: Dataset, folder: str, seed: int) -> nn.Module:
+    spec = students.anchored(student, folder)
     return students.build(spec, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
 
 
@@ -49,17 +54,25 @@ def compiled(setting: Setting, dataset: Dataset, folder: str, seed: int) -> Comp
     """The student for the setting's core, as its preset has it. Raises CompileError."""
     assert setting.core is not None
     assert setting.declaration is not None
-    found = compile_module(
-        build(setting, dataset, folder, seed),
+    found = compile_calibrated(
+        _calibrated(setting.student, setting.batch, dataset, folder, seed),
         core=setting.core,
         declaration=setting.declaration,
-        batch=setting.batch,
-        calibration=dataset.x_train[:CALIBRATION],
-        targets=labels.one_hot(dataset.y_train[:CALIBRATION], dataset.classes),
         learning_rate=setting.lr,
-        sample_range=1.0,
     )
     return published(found, PRESETS[setting.preset]) if setting.preset else found
+
+
+# Most points of a study differ in formats alone: a student of some seed is measured once.
+@lru_cache(maxsize=16)
+def _calibrated(student: str, batch: int, dataset: Dataset, folder: str, seed: int) -> Calibrated:
+    return calibrate(
+        _built(student, dataset, folder, seed),
+        batch=batch,
+        calibration=dataset.x_train[:CALIBRATION],
+        targets=labels.one_hot(dataset.y_train[:CALIBRATION], dataset.classes),
+        sample_range=1.0,
+    )
 
 
 def policy(setting: Setting, seed: int) -> TrainPolicy:

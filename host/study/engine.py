@@ -17,6 +17,8 @@ from insitu.host.errors import StudyError
 ENGINES = ("processes", "ray", "dask")
 #: Environment variables that name a running cluster; without, one is started here with a process a worker.
 RAY_ADDRESS, DASK_ADDRESS = "RAY_ADDRESS", "DASK_SCHEDULER_ADDRESS"
+#: Jobs given out for each worker: one runs, one waits, so that none waits for a result to be written.
+_AHEAD = 2
 Job = tuple[Callable[[Any], Any], Any]
 
 
@@ -31,7 +33,7 @@ class Engine:
         """(number, result, "") of each job, in the order they end; of one that raised, (number, None, why)."""
         calls = (joblib.delayed(_guarded)(number, function, argument) for number, (function, argument) in jobs)
         parallel = joblib.Parallel(
-            n_jobs=self.workers, batch_size=1, pre_dispatch=self.workers, return_as=self._return_as
+            n_jobs=self.workers, batch_size=1, pre_dispatch=_AHEAD * self.workers, return_as=self._return_as
         )
         if self._return_as != "list":
             yield from parallel(calls)

@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from insitu.arch.params import ARCH_VERSION
 from insitu.host.errors import StudyError, StudyNotBegun
 from insitu.host.study.points import Point
 from insitu.host.study.schema import Study
@@ -33,8 +34,9 @@ Aim = Literal["maximize", "minimize"]
 #: Names of the attributes of a trial and of a study in Optuna's storage.
 POINT, ARM, RECORD, PROBLEM = "insitu:point", "insitu:arm", "insitu:record", "insitu:problem"
 _IDENTITY, _RECORDS, _AREA = "insitu:study", "insitu:records", "insitu:area:"
-#: Raised by one whenever what a record holds changes; studies begun before there was a number have records of 1.
-RECORDS = 2
+#: What records hold: a number raised by one whenever that changes, and the architecture their cores and cycles are of.
+#: Studies begun before there was a number have records of 1.
+RECORDS = f"2 of architecture {ARCH_VERSION}"
 
 
 class Trials:

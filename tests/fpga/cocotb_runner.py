@@ -14,7 +14,7 @@ from insitu.sim.rtl.build import verilator
 from insitu.sim.rtl.netlist import verilog
 
 #: Seconds after which a simulation hangs.
-LIMIT = 300
+LIMIT = 1800
 
 
 def environment() -> dict[str, str]:

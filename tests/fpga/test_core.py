@@ -69,6 +69,7 @@ def few(count: int) -> Callable[[Any], Any]:
     return decorate
 
 
+@pytest.mark.slow  # tests/sim/test_rtl_core.py has hundreds of each, on the compiled core
 @pytest.mark.parametrize("opcode", [*PASSES, Opcode.POOL, Opcode.UNPOOL])
 @few(4)
 @given(data=st.data())

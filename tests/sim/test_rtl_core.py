@@ -16,38 +16,26 @@ from insitu.sim.rtl.compiled import CompiledEngine
 from insitu.sim.rtl.lockstep import Lockstep
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
+from tests.system.sweep_cases import CORES as SWEPT
 
-SMALL = {"act_depth": 160, "err_depth": 128, "wgt_depth": 144, "tab_depth": 72, "program_depth": 64}
-CORES = {
-    "n4": CoreParams(n=4, **SMALL),
-    "n4-narrow": CoreParams(
+#: Cores of the sweep, which are compiled already, and one with memories so small that operands meet their ends.
+CORES = {name: SWEPT[name][0] for name in ("n4-widest", "n4-odd", "n8-odd", "n8-products")} | {
+    "n4-small": CoreParams(
         n=4,
         weight_bits=3,
         master_bits=7,
-        activation_bits=4,
-        error_bits=5,
+        activation_bits=9,
         gradient_bits=6,
-        accumulator_bits=14,
+        momentum_bits=11,
+        accumulator_bits=18,
         target_bits=3,
-        **SMALL,
-    ),
-    "n4-wide": CoreParams(
-        n=4,
-        weight_bits=16,
-        master_bits=32,
-        activation_bits=16,
-        error_bits=16,
-        gradient_bits=16,
-        accumulator_bits=48,
-        target_bits=16,
-        **SMALL,
-    ),
-    "n4-velocities": CoreParams(
-        n=4, weight_bits=6, master_bits=13, activation_bits=7, gradient_bits=9, momentum_bits=11, **SMALL
-    ),
-    "n4-windows": CoreParams(n=4, activation_bits=9, vector=0, **SMALL),
-    "n4-products": CoreParams(n=4, error_bits=9, momentum_bits=9, windows=0, vector=0, **SMALL),
-    "n8": CoreParams(n=8, activation_bits=7, error_bits=9, master_bits=20, accumulator_bits=24, **SMALL),
+        vector=0,
+        act_depth=160,
+        err_depth=128,
+        wgt_depth=144,
+        tab_depth=72,
+        program_depth=64,
+    )
 }
 
 

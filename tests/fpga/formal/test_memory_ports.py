@@ -77,6 +77,7 @@ def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> 
     check(opcode, ["own_memories"], tmp_path, induction=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opcode", [*UPDATES, Opcode.FORWARD, Opcode.LOAD])
 def test_an_opcode_of_a_core_with_velocities_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     check(opcode, ["own_memories"], tmp_path, induction=8, velocities=True)
