@@ -65,6 +65,8 @@ def check(plan: Plan, root: str | None) -> Dataset:
             for curriculum in point.arms.values():
                 for stage in curriculum.stages:
                     freeze(module, stage.trainable)
+                    if stage.classes is not None and stage.classes > dataset.classes:
+                        raise StudyError(f"a stage of {stage.classes} classes; {dataset.name} has {dataset.classes}")
         except (HostError, ModelsError) as error:
             value = f" at {plan.varied} = {point.value!r}" if plan.varied else ""
             raise StudyError(f"{plan.path}{value}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -55,6 +55,7 @@ class Run:
     batch: int
     seed: int
     memories: list[dict[str, Any]] = field(init=False)
+    _pretext: bool = False
 
     def __post_init__(self) -> None:
         self.memories = [{} for _ in self.learners]
@@ -63,14 +64,19 @@ class Run:
         """Carry out a stage, 0 first, in order. Raises InvalidInputError where its parts do not go together."""
         stage = self.curriculum.stages[number]
         named = Pool.joined([self.prepared.pools[name] for name in stage.pools])
+        if stage.classes is not None:
+            named = replace(named, classes=stage.classes)
         contexts = [self._context(named, number, k) for k in range(len(self.learners))]
         # One order for all: what is drawn follows the first student's answers where it follows any.
         first = contexts[0]
         pool = stage.samples.pool(first)
         labellers = [stage.labels.begin(pool, context) for context in contexts]
         rate = labellers[0].rate
+        pretext = pool.classes != named.classes
+        grown, self._pretext = not (pretext or self._pretext), pretext
         for k, learner in enumerate(self.learners):
-            learner.begin(pool, stage.trainable, stage.rate(0) * rate, seed=_seed(self.seed, number, k))
+            seed = _seed(self.seed, number, k)
+            learner.begin(pool, stage.trainable, stage.rate(0) * rate, seed=seed, grown=grown)
             learner.cycles()
         total = stage.samples.steps(pool, self.batch) * stage.epochs
         stair = stair_of(total)
@@ -85,7 +91,7 @@ class Run:
                 samples += len(rows)
                 watch(done, total)
         cycles = sum(learner.cycles() for learner in self.learners)
-        return self._measured(stage, number, pool, done, samples, cycles)
+        return self._measured(stage, number, done, samples, cycles)
 
     def _context(self, pool: Pool, number: int, k: int) -> Context:
         return Context(
@@ -122,9 +128,9 @@ class Run:
                 assert wanted is not None
                 learner.step(x, wanted)
 
-    def _measured(self, stage: Stage, number: int, pool: Pool, steps: int, samples: int, cycles: int) -> Outcome:
+    def _measured(self, stage: Stage, number: int, steps: int, samples: int, cycles: int) -> Outcome:
         test, taught = self.prepared.test, self.prepared.taught
-        if pool.classes != test.classes:  # a pretext is tested by its own task
+        if self._pretext:  # it is tested by its own task
             test, taught = stage.samples.pool(self._context(test, number, 0)), None
         answers = np.stack([learner.logits(test.x).argmax(axis=1) for learner in self.learners])
         for learner in self.learners:

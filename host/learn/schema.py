@@ -205,6 +205,15 @@ def _stage(reader: Reader, pools: Mapping[str, PoolSpec], teacher: TeacherSpec |
         )
     if blind and sampling in ("class-balanced", "stream") and samples != policies.SAMPLES["stream"]():
         raise StudyError(f"{reader.name('samples')} is {sampling!r} and pool {blind[0]!r} has no labels to go by")
+    classes = reader.integer("classes", 0, 2) if "classes" in reader else None
+    if classes is not None:
+        others = [name for name in chosen if not pools[name].classes or max(pools[name].classes) >= classes]
+        if others:
+            raise StudyError(
+                f"{reader.name('classes')} is {classes} and pool {others[0]!r} has others: give it classes, all below"
+            )
+        if labelling == "distilled" or getattr(labels, "of", "") == "teacher":
+            raise StudyError(f"{reader.name('classes')} is {classes} and the teacher tells all classes apart")
     stage = Stage(
         pools=chosen,
         samples=samples,
@@ -212,6 +221,7 @@ def _stage(reader: Reader, pools: Mapping[str, PoolSpec], teacher: TeacherSpec |
         epochs=reader.integer("epochs", 1, 1),
         lr=reader.number("lr", 0.1, "numbers above 0", lambda v: v > 0),
         schedule=reader.text("schedule", "constant", tuple(SCHEDULES)),
+        classes=classes,
         trainable=_named(reader, "trainable", reader.text("trainable", "all")),
         name=reader.text("name", ""),
     )

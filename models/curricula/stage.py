@@ -47,6 +47,8 @@ class Stage:
         epochs: passes, at least 1.
         lr: learning rate of the mean loss over a batch, before `schedule` (of models/training.py).
         trainable: what moves.
+        classes: the student has outputs for so many of the first classes; None for all there are. A later stage of more
+            has the head grow: the classes that there were keep their weights.
         name: what it is called in results.
 
     Raises:
@@ -60,6 +62,7 @@ class Stage:
     lr: float = 0.1
     schedule: str = "constant"
     trainable: Trainable = field(default_factory=Trainable)
+    classes: int | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class Stage:
             raise InvalidInputError("a stage without a pool; allowed are one and more")
         if self.epochs < 1 or not 0 < self.lr < math.inf:
             raise InvalidInputError(f"epochs {self.epochs}, lr {self.lr}; allowed are 1 and more, and numbers above 0")
+        if self.classes is not None and self.classes < 2:
+            raise InvalidInputError(f"classes {self.classes}; allowed are 2 and more")
         if self.schedule not in SCHEDULES:
             raise InvalidInputError(f"schedule {self.schedule!r}; allowed are {', '.join(SCHEDULES)}")
 

@@ -34,8 +34,9 @@ def outputs(module: nn.Module) -> int:
     return _head(module).out_features
 
 
-def new_head(module: nn.Module, classes: int, seed: int) -> None:
-    """Put a head of another number of outputs in place of a student's, with torch's default initialisation.
+def new_head(module: nn.Module, classes: int, seed: int, *, grown: bool = False) -> None:
+    """Put a head of another number of outputs in place of a student's, with torch's default initialisation; where it
+    has `grown` the classes that there were keep their weights.
 
     Raises:
         InvalidInputError: a student whose last layer is no Linear.
@@ -44,6 +45,11 @@ def new_head(module: nn.Module, classes: int, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = nn.Linear(old.in_features, classes, bias=old.bias is not None)
+    if grown:
+        n = min(classes, old.out_features)
+        with torch.no_grad():
+            for new, was in zip(made.parameters(), old.parameters(), strict=True):
+                new[:n] = was[:n]
     # Every name it has: one that a student's code reads it by may not be the first.
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):

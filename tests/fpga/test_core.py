@@ -15,6 +15,7 @@ from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import IDENTITY, Error
 from insitu.arch.timing import FETCH
+from insitu.fpga.sequencer import QUIET
 from tests.fpga.harness import Bench, check_case
 from tests.reference.strategies import PASSES, Case, pass_instructions, train_sequences
 from tests.reference.vector_strategies import vector_sequences
@@ -246,7 +247,7 @@ def test_abort_stops_a_starved_load_and_the_next_program_runs() -> None:
         await bench.program(case.instructions)
         bench.to_send += beats[:2]
         await bench.command("start")
-        await ctx.tick().repeat(80)
+        await ctx.tick().repeat(80 + QUIET)
         await bench.command("start", "load_program", "step")  # ignored while busy
         assert await bench.status("busy") == 1
         await bench.command("abort")
@@ -273,7 +274,7 @@ def test_abort_of_a_store_keeps_the_beat_on_display_only() -> None:
         bench.stalls = 1.0
         await bench.write("ENTRY", 0)
         await bench.command("start")
-        await ctx.tick().repeat(120)
+        await ctx.tick().repeat(120 + QUIET)
         assert ctx.get(bench.core.o_stream.valid)
         await bench.command("abort")
         await bench.idle()

@@ -102,6 +102,18 @@ def test_another_number_of_classes_is_another_head(one: DeviceLearner) -> None:
     assert head.shape[0] == 7
 
 
+def test_a_head_that_grows_goes_on_with_the_classes_it_had(one: DeviceLearner) -> None:
+    pool = samples(40)
+    one.begin(pool, Trainable(), lr=0.5, seed=0)
+    steps(one, pool)
+    before = one.logits(pool.x)
+    one.begin(Pool(x=pool.x, y=pool.y, classes=5), Trainable(), lr=0.5, seed=0, grown=True)
+    after = one.logits(pool.x)
+    assert after.shape == (40, 5)
+    # Exponents may be others now; a head of other weights would be off by more than answers are large.
+    assert np.abs(after[:, :CLASSES] - before).max() < 0.1 * np.abs(before).max()
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -149,11 +161,13 @@ METHODS: list[tuple[SamplePolicy, LabelPolicy, str]] = [
 def test_every_method_is_the_same_on_emulator_and_rtl() -> None:
     """A step or three of each, one after another, two students that hear each other."""
     pool, test = samples(10), samples(8, seed=1)
+    pools = {"few": pool, "two": pool.select(np.flatnonzero(pool.y < 2))}
     curriculum = Curriculum(
         stages=tuple(
             Stage(pools=("few",), samples=drawn, labels=labels, lr=0.3, trainable=Trainable.parse(moving))
             for drawn, labels, moving in METHODS
-        ),
+        )
+        + (Stage(pools=("two",), classes=2, lr=0.3), Stage(pools=("few",), lr=0.3)),  # the head grows
         students=2,
     )
 
@@ -164,21 +178,19 @@ def test_every_method_is_the_same_on_emulator_and_rtl() -> None:
     for backend in ("emulator", "rtl"):
         learners = [learner(backend, seed=k) for k in range(2)]
         try:
-            running = Run(
-                curriculum, learners, Prepared(pools={"few": pool}, test=test, teacher=teacher), BATCH, seed=3
-            )
+            running = Run(curriculum, learners, Prepared(pools=pools, test=test, teacher=teacher), BATCH, seed=3)
             found.append(
                 [
                     (running.stage(number), [one.driver.snapshot().to_bytes() for one in learners])
-                    for number in range(len(METHODS))
+                    for number in range(len(curriculum.stages))
                 ]
             )
         finally:
             for one in learners:
                 one.driver.close()
     for number, ((ours, masters), (theirs, others)) in enumerate(zip(*found, strict=True)):
-        assert ours == theirs, METHODS[number]
-        assert masters == others, METHODS[number]
+        assert ours == theirs, curriculum.stages[number]
+        assert masters == others, curriculum.stages[number]
         assert ours.cycles > 0
     # A method that changes nothing would pass as well.
-    assert len({masters[0] for _, masters in found[0]}) == len(METHODS)
+    assert len({masters[0] for _, masters in found[0]}) == len(curriculum.stages)

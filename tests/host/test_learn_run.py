@@ -138,6 +138,51 @@ def test_a_pretext_is_tested_by_its_own_task() -> None:
         assert len(second["by_class"]) == 10
 
 
+def test_a_class_unseen_before_has_the_head_grow() -> None:
+    pools = {"eight": {"count": 64, "classes": list(range(8))}, "all": {"count": 64, "even": True}}
+    known = {"pool": "eight", "epochs": 6, "lr": 0.3}
+    arms = {
+        "grows": {"stages": [{**known, "classes": 8}, {"pool": "all", "epochs": 6, "lr": 0.3}]},
+        "turned between": {
+            "stages": [
+                {**known, "classes": 8},
+                {"pool": "all", "samples": "rotations"},
+                {"pool": "all", "trainable": "head", "lr": 1e-4},
+            ]
+        },
+    }
+    found = plan({**FILE, "seeds": [0], "pools": pools, "teacher": {**FILE["teacher"], "pool": "all"}, "arms": arms})
+    ran = experiment.run(found)["points"][0]["arms"]
+    for arithmetic in ("device", "float"):
+        first, second = ran["grows"][arithmetic][0]
+        assert first["by_class"][8:] == [0, 0]
+        assert min(first["by_class"][:8]) > 0.1
+        assert min(second["by_class"][8:]) > 0.15
+        # A pretext's head is another one: of what was known before it nothing is left.
+        assert ran["turned between"][arithmetic][0][-1]["accuracy"] < first["accuracy"] - 0.2
+
+
+@pytest.mark.parametrize(
+    ("stage", "quoted"),
+    [
+        ({"classes": 8}, "arms.plain.stages.0.classes is 8 and pool 'some' has others"),
+        ({"classes": 1}, "arms.plain.stages.0.classes is 1: allowed are whole numbers, 2 and above"),
+        ({"classes": 8, "pool": "eight", "labels": "soft"}, "classes is 8 and the teacher tells all classes apart"),
+    ],
+)
+def test_heads_that_cannot_be(stage: dict[str, Any], quoted: str) -> None:
+    pools = {**FILE["pools"], "eight": {"count": 48, "classes": list(range(8))}}
+    with pytest.raises(StudyError, match=quoted):
+        plan({**FILE, "pools": pools, "arms": {"plain": {"stages": [{**STAGE, **stage}]}}})
+
+
+def test_a_head_of_more_classes_than_there_are() -> None:
+    pools = {**FILE["pools"], "eight": {"count": 48, "classes": list(range(8))}}
+    arms = {"plain": {"stages": [{**STAGE, "pool": "eight", "classes": 12}]}}
+    with pytest.raises(StudyError, match="a stage of 12 classes; digits has 10"):
+        experiment.check(plan({**FILE, "pools": pools, "arms": arms}), None)
+
+
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load("digits")

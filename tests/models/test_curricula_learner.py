@@ -79,6 +79,23 @@ def test_a_new_head_is_the_seeds_and_leaves_the_rest() -> None:
     assert torch.equal(layers(modules[0])[0].weight, layers(mlp([6, 5, 3], seed=0))[0].weight)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_grown_head_keeps_what_it_knew(classes: int) -> None:
+    module = mlp([6, 5, 3], seed=0)
+    old = [p.detach().clone() for p in layers(module)[-1].parameters()]
+    new_head(module, classes, 1, grown=True)
+    made, fresh = list(layers(module)[-1].parameters()), mlp([6, 5, 3], seed=0)
+    new_head(fresh, classes, 1)
+    for now, was, begun in zip(made, old, layers(fresh)[-1].parameters(), strict=True):
+        n = min(len(now), len(was))
+        assert torch.equal(now[:n], was[:n])
+        assert torch.equal(now[n:], begun[n:])
+    learner = FloatLearner(module, batch=6)
+    learner.begin(Pool(x=X, y=Y, classes=7), Trainable(), lr=0.3, seed=0, grown=True)
+    assert outputs(module) == 7
+    assert torch.equal(layers(module)[-1].weight[:classes], made[0])  # type: ignore[index]
+
+
 def test_refusals() -> None:
     with pytest.raises(InvalidInputError, match="'most'; allowed are all, head"):
         Trainable.parse("most")
@@ -88,6 +105,8 @@ def test_refusals() -> None:
         new_head(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()), 4, 0)
     with pytest.raises(InvalidInputError, match="schedule 'slow'"):
         Stage(pools=("a",), schedule="slow")
+    with pytest.raises(InvalidInputError, match="classes 1"):
+        Stage(pools=("a",), classes=1)
     with pytest.raises(InvalidInputError, match="0 stages"):
         Curriculum(stages=())
     with pytest.raises(InvalidInputError, match="lr -1"):
