@@ -329,6 +329,48 @@ def test_abort_in_the_middle_of_a_pass_leaves_the_core_sound() -> None:
     bench.run(script)
 
 
+def test_nothing_is_written_after_an_abort() -> None:
+    """Rows on their way to the masters are dropped, also where the next instruction goes elsewhere."""
+    bench = Bench(TINY)
+    update = Instruction(
+        opcode=Opcode.UPDATE,
+        rows=9,
+        cols=10,
+        depth=3,
+        a_pitch=3,
+        b_pitch=3,
+        d_pitch=3,
+        width=8,
+        master_width=16,
+        lr_mul=3,
+    )
+    wgt = bench.core.datapath.memories[Memory.WGT]
+
+    def masters(ctx: Any) -> list[int]:
+        return [int(ctx.get(bank.data[address])) for bank in wgt.banks for address in range(27)]
+
+    async def script(bench: Bench, ctx: Any) -> None:
+        for memory in (Memory.ACT, Memory.ERR):
+            for k, bank in enumerate(bench.core.datapath.memories[memory].banks):
+                for address in range(9):
+                    ctx.set(bank.data[address], 17 + 5 * k + address)
+        await bench.program((update, HALT))
+        await bench.command("start")
+        untouched = masters(ctx)
+        while masters(ctx) == untouched:
+            await ctx.tick()
+        await bench.command("abort")
+        # The abort's way from the bus to the banks.
+        await ctx.tick().repeat(6)
+        stopped = masters(ctx)
+        await bench.write("ENTRY", 1)
+        await bench.command("start")
+        await bench.idle()
+        assert masters(ctx) == stopped
+
+    bench.run(script)
+
+
 def test_registers_read_back_and_seed_is_never_zero() -> None:
     bench = Bench(TINY)
 
