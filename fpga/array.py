@@ -50,7 +50,7 @@ class MacArray(wiring.Component):
         halves = [(copies(m, self.a[i], 2, f"a_half_{i}"), copies(m, self.b[i], 2, f"b_half_{i}")) for i in range(n)]
         valid = delay(m, self.valid, 3, "valid")[-1]
         last = delay(m, self.valid & self.last, 3, "last")[-1]
-        # Every row's cells have these of their own.
+        # Every column's cells have these of their own: a column lies in one place (fpga/floorplan.py).
         adding = copies(m, valid, n, "adding")
         closing = copies(m, last | self.clear, n, "closing")
         moving = copies(m, last | self.pop, n, "moving")
@@ -68,16 +68,16 @@ class MacArray(wiring.Component):
                 b = copies(m, halves[j][1][2 * i // n], 1, f"b_{i}_{j}")[0]
                 m.d.sync += [raw.eq(a * b), product.eq(raw)]
                 m.d.comb += full.eq(total + product)
-                with m.If(adding[i]):
+                with m.If(adding[j]):
                     m.d.sync += [
                         total.eq(full),
                         over.eq((full[width - 1 : -1] ^ full[-1].replicate(len(full) - width)).any()),
                     ]
-                with m.If(closing[i]):
+                with m.If(closing[j]):
                     m.d.sync += total.eq(0)
                 below = drain[i + 1][j] if i + 1 < n else drain[i][j]
-                with m.If(moving[i]):
-                    m.d.sync += drain[i][j].eq(Mux(closing[i], full, below))
+                with m.If(moving[j]):
+                    m.d.sync += drain[i][j].eq(Mux(closing[j], full, below))
                 over_cells.append(over)
             m.d.sync += over_rows[i].eq(Cat(over_cells).any())
         fresh = Signal(3)

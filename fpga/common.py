@@ -26,17 +26,18 @@ def lanes(shape: Any, n: int) -> data.ArrayLayout:
     return data.ArrayLayout(shape, n)
 
 
-def register(shape: Any = 1, *, name: str | None = None) -> Any:
-    """A register of data: no reset clears it, for one that reaches everything is the slowest wire of all. What says
-    that the data are valid is cleared."""
-    return Signal(shape, name=name, reset_less=True, src_loc_at=1)
+def register(shape: Any = 1, *, name: str | None = None, init: int | None = None) -> Any:
+    """A register that no reset clears, for one that reaches everything is the slowest wire of all. What begins
+    something is cleared."""
+    return Signal(shape, name=name, init=init, reset_less=True, src_loc_at=1)
 
 
-def delay(m: Module, value: Any, cycles: int, name: str, *, data: bool = False) -> list[Any]:
-    """`value` and its copies 1 .. `cycles` cycles later; reset to zero, unless they are `data`."""
+def delay(m: Module, value: Any, cycles: int, name: str) -> list[Any]:
+    """`value` and its copies 1 .. `cycles` cycles later. No reset clears them: what begins a pipeline is held still
+    until they have run empty (Sequencer.flush)."""
     out = [value]
     for k in range(cycles):
-        late = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=data)
+        late = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=True)
         m.d.sync += late.eq(out[-1])
         out.append(late)
     return out
@@ -115,10 +116,10 @@ def count_of(m: Module, flags: Sequence[Value], name: str) -> Value:
     parts: list[Value] = []
     for k in range(0, len(flags), 4):
         some = flags[k : k + 4]
-        part = Signal(range(len(some) + 1), name=f"{name}_{k}")
+        part = register(range(len(some) + 1), name=f"{name}_{k}")
         m.d.sync += part.eq(sum(some[1:], some[0]))
         parts.append(part)
-    total = Signal(range(len(flags) + 1), name=name)
+    total = register(range(len(flags) + 1), name=name)
     m.d.sync += total.eq(sum(parts[1:], parts[0]))
     return total
 

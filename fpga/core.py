@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, ResetInserter, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,9 +50,7 @@ class Core(wiring.Component):
         m.submodules.sequencer = sequencer = self.sequencer
         m.submodules.decoder = self.decoder = decoder = Decoder(params)
         datapath = self.datapath
-        flush = Signal()
-        m.d.sync += flush.eq(sequencer.flush)
-        m.submodules.datapath = ResetInserter(flush)(datapath)
+        m.submodules.datapath = datapath
         m.submodules.exponents = exponents = Exponents(
             params.activation_bits,
             datapath.drain_bits,
@@ -104,6 +102,7 @@ class Core(wiring.Component):
             datapath.factor_a.eq(exponents.factor_a),
             datapath.factor_b.eq(exponents.factor_b),
             datapath.seed.eq(registers.seed),
+            datapath.flush.eq(sequencer.flush),
             datapath.begin.eq(sequencer.begin),
             datapath.build.eq(sequencer.build),
             datapath.locate.eq(sequencer.locate),
@@ -112,7 +111,7 @@ class Core(wiring.Component):
             datapath.beat_valid.eq(self.i_stream.valid),
             datapath.beat_in.eq(self.i_stream.payload),
             self.i_stream.ready.eq(sequencer.load | (sequencer.running & datapath.beat_ready)),
-            queue.flush.eq(flush),
+            queue.flush.eq(sequencer.flush),
             queue.i_valid.eq(datapath.beat_out_valid),
             queue.i.eq(datapath.beat_out),
             datapath.taken.eq(queue.taken),
@@ -124,11 +123,14 @@ class Core(wiring.Component):
             draws.eq(drawing(f, velocities=bool(params.momentum_bits))),
             registers.step_seed.eq(sequencer.ended & draws),
             registers.count.cycles.eq(sequencer.cycles),
-            registers.count.macs.eq(datapath.work),
+            registers.count.macs.eq(Mux(sequencer.flush, 0, datapath.work)),
             registers.count.stall_in.eq(sequencer.running & datapath.beat_ready & ~self.i_stream.valid),
             registers.count.stall_out.eq(storing & shown & ~taken),
             registers.count.instructions.eq(sequencer.ended),
-            registers.count.overflow.eq(datapath.overflow),
+            registers.count.overflow.eq(datapath.overflow & ~sequencer.flush),
         ]
-        m.d.comb += [registers.count.clipped.eq(datapath.clipped), registers.count.unfit.eq(datapath.unfit)]
+        m.d.comb += [
+            registers.count.clipped.eq(Mux(sequencer.flush, 0, datapath.clipped)),
+            registers.count.unfit.eq(Mux(sequencer.flush, 0, datapath.unfit)),
+        ]
         return m

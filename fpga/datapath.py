@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -78,7 +78,8 @@ class Datapath(wiring.Component):
     build: the tables of the column addresses, N cycles. locate: `geometry` is complete, the window's walk begins.
     seed_start: the lanes' generators. launch: the instruction runs from the next cycle on; finish: in its last one.
     beat_in: a beat, taken where `beat_valid` and `beat_ready`. beat: out, to a queue of SLOTS that says `taken`;
-    out_done: the display is empty or being emptied of a beat. A reset at any time leaves it idle, memories as they are.
+    out_done: the display is empty or being emptied of a beat. flush: what begins something is held still; nothing is
+    written from the third cycle on, and when what was under way has run out the datapath is idle, memories as they are.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -105,6 +106,7 @@ class Datapath(wiring.Component):
                 "factor_b": In(ALIGN_MAX + 1),
                 "spread": Out(self.drain_bits),
                 "seed": In(32),
+                "flush": In(1),
                 "begin": In(1),
                 "build": In(1),
                 "locate": In(1),
@@ -172,7 +174,7 @@ class Datapath(wiring.Component):
         ]
 
         # The units start a cycle after `launch`.
-        start_pass, start_loss, start_stream, start_tiles = Signal(), Signal(), Signal(), Signal()
+        start_pass, start_loss, start_stream, start_tiles = register(), register(), register(), register()
         m.d.sync += [
             start_pass.eq(self.launch & walks),
             start_loss.eq(self.launch & loss_op),
@@ -181,13 +183,17 @@ class Datapath(wiring.Component):
         ]
         start_rows = copies(m, self.launch, 3, "start_rows")
 
-        m.submodules.window = window = (WindowWalker if windows else TileWalker)(n, bits, has)
-        m.submodules.issue = self.issue = issue = Issue(n, bits, has)
-        m.submodules.walk = walk = LossWalk(n, bits)
-        m.submodules.reader = reader = RowWalker(n, bits, windows=windows)
-        m.submodules.pop = pop = RowWalker(n, 1, windows=windows)
-        m.submodules.writer = self.writer = writer = RowWalker(n, bits, windows=windows)
-        m.submodules.beats = beats = BeatCounter(n, windows=windows)
+        def still(name: str, unit: Any) -> Any:
+            """A unit that begins something stands still in a flush, by a register of its own."""
+            return ResetInserter(copies(m, self.flush, 1, f"flush_{name}")[0])(unit)
+
+        m.submodules.window = window = still("window", (WindowWalker if windows else TileWalker)(n, bits, has))
+        m.submodules.issue = self.issue = issue = still("issue", Issue(n, bits, has))
+        m.submodules.walk = walk = still("walk", LossWalk(n, bits))
+        m.submodules.reader = reader = still("reader", RowWalker(n, bits, windows=windows))
+        m.submodules.pop = pop = still("pop", RowWalker(n, 1, windows=windows))
+        m.submodules.writer = self.writer = writer = still("writer", RowWalker(n, bits, windows=windows))
+        m.submodules.beats = beats = still("beats", BeatCounter(n, windows=windows))
         m.d.comb += [
             issue.start.eq(start_pass),
             issue.fields.eq(f),
@@ -220,7 +226,7 @@ class Datapath(wiring.Component):
 
         # Requests. Those of a pass's operands in ACT and ERR come later than in WGT, which has its rounding to do.
         step = issue.step
-        late = delay(m, step, WeightPort.LATENCY, "step", data=True)[-1]
+        late = delay(m, step, WeightPort.LATENCY, "step")[-1]
         late_valid = delay(m, step.valid & ~(step.extra & rest), WeightPort.LATENCY, "late_valid")[-1]
         last = delay(m, step.valid & step.last, STEP_TO_DRAIN, "step_last")
         moving = self._flag(m, params.momentum_bits and f.momentum_width != 0, "moving")
@@ -287,11 +293,11 @@ class Datapath(wiring.Component):
             operands.start.eq(start_tiles),
             operands.valid.eq(delay(m, step.valid & product, RAW, "step_valid")[-1]),
             operands.last.eq(last[RAW]),
-            operands.zero.eq(delay(m, step.zero, RAW, "zero", data=True)[-1]),
-            operands.a_turn.eq(delay(m, step.a.turn, RAW, "a_turn", data=True)[-1]),
-            operands.b_turn.eq(delay(m, step.b.turn, RAW, "b_turn", data=True)[-1]),
+            operands.zero.eq(delay(m, step.zero, RAW, "zero")[-1]),
+            operands.a_turn.eq(delay(m, step.a.turn, RAW, "a_turn")[-1]),
+            operands.b_turn.eq(delay(m, step.b.turn, RAW, "b_turn")[-1]),
             operands.looked.eq(delay(m, walk.read, RAW, "looked")[-1]),
-            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row", data=True)[-1]),
+            operands.looked_row.eq(delay(m, walk.row, RAW, "looked_row")[-1]),
             operands.act_words.eq(act.o),
             operands.err_words.eq(err.o),
             operands.wgt_words.eq(wgt.o),
@@ -309,13 +315,13 @@ class Datapath(wiring.Component):
         ragged, lanes_seen = register(n), register(n)
         m.d.sync += [
             ragged.eq(Cat((f.cols - 1)[:log] >= k for k in range(n))),
-            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged", data=True)[-1], ragged, (1 << n) - 1)),
+            lanes_seen.eq(Mux(delay(m, walk.ragged, seen - 1, "loss_ragged")[-1], ragged, (1 << n) - 1)),
         ]
         m.d.comb += [
             unit.shift.eq(self.loss_shift),
             unit.valid.eq(delay(m, walk.read, seen, "loss_valid")[-1]),
-            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase", data=True)[-1]),
-            unit.first.eq(delay(m, walk.first, seen, "loss_first", data=True)[-1]),
+            unit.phase.eq(delay(m, walk.phase, seen, "loss_phase")[-1]),
+            unit.first.eq(delay(m, walk.first, seen, "loss_first")[-1]),
             unit.lanes.eq(lanes_seen),
             *(unit.z[k].eq(operands.z[k]) for k in range(n)),
             *(unit.t[k].eq(operands.t[k]) for k in range(n)),
@@ -324,8 +330,8 @@ class Datapath(wiring.Component):
         overflow = array.overflow
         if windows:
             # The same walk again, over what UNPOOL writes.
-            m.submodules.patches = patches = WindowWalker(n, bits, has)
-            m.submodules.pool = pool = Pool(n, bits, act.width, err.width, self._moved)
+            m.submodules.patches = patches = still("patches", WindowWalker(n, bits, has))
+            m.submodules.pool = pool = still("pool", Pool(n, bits, act.width, err.width, self._moved))
             m.d.comb += [
                 patches.fields.eq(f),
                 patches.fields.opcode.eq(Opcode.UNPOOL),
@@ -339,16 +345,17 @@ class Datapath(wiring.Component):
                 pool.mask.eq(f.mask),
                 pool.valid.eq(delay(m, step.valid & (pool_op | unpool_op), STEP_TO_LANES, "pooled")[-1]),
                 pool.last.eq(last[STEP_TO_LANES]),
-                pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero", data=True)[-1]),
+                pool.zero.eq(delay(m, step.zero, STEP_TO_LANES, "pool_zero")[-1]),
                 *(pool.x[k].eq(Mux(unpool_op, operands.t[k], operands.z[k])) for k in range(n)),
                 *(pool.y[k].eq(operands.z[k]) for k in range(n)),
                 pool.segment.eq(patches.segment),
             ]
         if params.vector:
             tab, ahead = banks[Memory.TAB], STEP_TO_LANES - VectorUnit.AHEAD
-            in_ragged = delay(m, step.right, ahead, "in_ragged", data=True)[-1]
-            m.submodules.vector = vector = VectorUnit(
-                n, operands.act_bits, operands.err_bits, params.weight_bits, params.accumulator_bits
+            in_ragged = delay(m, step.right, ahead, "in_ragged")[-1]
+            accumulators = params.accumulator_bits
+            m.submodules.vector = vector = still(
+                "vector", VectorUnit(n, operands.act_bits, operands.err_bits, params.weight_bits, accumulators)
             )
             m.d.comb += [
                 vector.fields.eq(f),
@@ -357,8 +364,8 @@ class Datapath(wiring.Component):
                 vector.factor_b.eq(self.factor_b),
                 vector.clear.eq(array.clear),
                 vector.valid.eq(delay(m, step.valid & (sums | lookup_op), ahead, "vector")[-1]),
-                vector.zero.eq(delay(m, step.zero, ahead, "vector_zero", data=True)[-1]),
-                vector.extra.eq(delay(m, step.extra, ahead, "extra", data=True)[-1]),
+                vector.zero.eq(delay(m, step.zero, ahead, "vector_zero")[-1]),
+                vector.extra.eq(delay(m, step.extra, ahead, "extra")[-1]),
                 vector.last.eq(last[ahead]),
                 vector.col_lanes.eq(ragged | ~in_ragged.replicate(n)),
                 *(vector.z[k].eq(operands.z[k]) for k in range(n)),
@@ -382,7 +389,7 @@ class Datapath(wiring.Component):
         rows, kept = [array.row[k] for k in range(n)], [mask.o[k] for k in range(n)]
         if params.vector:
             from_vector = copies(m, sums, n, "from_vector")
-            waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited", data=True)[-1]
+            waited = delay(m, Cat(mask.o[k] for k in range(n)), MASK_WAITS, "waited")[-1]
             rows = [Mux(from_vector[k], vector.sums[k], rows[k]) for k in range(n)]
             kept = [Mux(from_vector[k], waited[k], kept[k]) for k in range(n)]
         from_loss = copies(m, loss_op, n, "from_loss")
@@ -396,7 +403,7 @@ class Datapath(wiring.Component):
             narrow.rounding.eq(f.rounding),
             scale.shift.eq(self.update_shift),
             scale.rounding.eq(Mux(moving, f.momentum_rounding, f.update_rounding)),
-            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row", data=True)[-1]),
+            mask.amount.eq(delay(m, reader.row, RAW + 1, "mask_row")[-1]),
             *(mask.i[k].eq(positive[k]) for k in range(n)),
             drain.start.eq(self.begin),
             drain.fields.eq(f),
@@ -424,7 +431,7 @@ class Datapath(wiring.Component):
             known = RAW - Rotator.LATENCY
             m.d.comb += [
                 momentum.fields.eq(f),
-                momentum.row.eq(delay(m, reader.row, known, "moved_row", data=True)[-1]),
+                momentum.row.eq(delay(m, reader.row, known, "moved_row")[-1]),
                 momentum.col_lanes.eq(delay(m, reader.col_lanes & reader.valid.replicate(n), known, "moved_lanes")[-1]),
                 momentum.r.eq(generators.r1),
                 momentum.velocity.eq(vel.o),
@@ -442,7 +449,7 @@ class Datapath(wiring.Component):
         if params.vector:
             pop_go = pop_go | vector.go
         # A pop is the cycle after its go, its row the cycle after that; the elements must meet their place.
-        writing, credit, all_sent = 2 + NARROW_LATENCY - 1, Signal(range(SLOTS + 1), init=SLOTS), Signal(init=1)
+        writing, credit, all_sent = 2 + NARROW_LATENCY - 1, register(range(SLOTS + 1), init=SLOTS), register(init=1)
         subtracting = writing + UPDATE_LATENCY
         go = delay(m, pop_go, subtracting + (Momentum.LATENCY if params.momentum_bits else 0), "go")
         # A velocity's words are there with the random bits, which come before what the gradient adds.
@@ -450,7 +457,7 @@ class Datapath(wiring.Component):
         beat, words = register(self.beat_in.shape()), register(transfer.words.shape())
         m.d.sync += beat.eq(self.beat_in)
         accepted = self.beat_valid & self.beat_ready
-        credited = Signal(init=1)
+        credited = register(init=1)
         asked = store & beats.more & credited
         # What comes to be written, where, and when.
         values = [drain.value[k] for k in range(n)]
@@ -493,33 +500,40 @@ class Datapath(wiring.Component):
             transfer.address.eq(address),
             transfer.col_lanes.eq(Mux(moving, moved_banks, col_lanes)),
             transfer.stored.eq(delay(m, reader.valid & store, WORDS, "stored")[-1]),
-            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row", data=True)[-1]),
-            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes", data=True)[-1]),
-            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last", data=True)[-1]),
+            transfer.stored_row.eq(delay(m, reader.row, WORDS, "stored_row")[-1]),
+            transfer.stored_lanes.eq(delay(m, reader.col_lanes, WORDS, "stored_lanes")[-1]),
+            transfer.stored_last.eq(delay(m, reader.last, WORDS, "stored_last")[-1]),
             self.beat_out_valid.eq(transfer.beat_valid),
             self.beat_out.eq(transfer.beat),
             self.unfit.eq(Mux(holding, 0, transfer.unfit) + unfit),
         ]
         sent = Mux(self.taken, Mux(asked, all_sent, credit == SLOTS - 1), all_sent & ~asked)
-        stored = Signal()
-        m.d.sync += [
-            credit.eq(stepped(credit, self.taken, asked)),
-            credited.eq(self.taken | Mux(asked, credit != 1, credit != 0)),
-            all_sent.eq(sent),
-            stored.eq(store & ~beats.more & ~start_stream & sent),
-        ]
+        stored, empty = register(), copies(m, self.flush, 1, "flush_stream")[0]
+        with m.If(empty):
+            m.d.sync += [credit.eq(SLOTS), credited.eq(1), all_sent.eq(1)]
+        with m.Else():
+            m.d.sync += [
+                credit.eq(stepped(credit, self.taken, asked)),
+                credited.eq(self.taken | Mux(asked, credit != 1, credit != 0)),
+                all_sent.eq(sent),
+            ]
+        m.d.sync += stored.eq(store & ~beats.more & ~start_stream & sent)
+        # Zero where an instruction neither stores nor updates.
         from_act = copies(m, store & (f.memory == Memory.ACT), n, "from_act")
         from_err = copies(m, store & (f.memory == Memory.ERR), n, "from_err")
+        from_wgt = copies(m, update | (store & (f.memory >= Memory.WGT)), n, "from_wgt")
         for k in range(n):
-            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], masters[k])))
+            master = Mux(from_wgt[k], masters[k], 0)
+            m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], master)))
 
         target = Mux(load, f.memory, Mux(to_act, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
+        writable = copies(m, ~self.flush, 1, "writable")[0]
         for name, bank in banks.items():
-            targeted = Signal(name=f"to_{name.name.lower()}")
-            m.d.sync += targeted.eq((target == name) & ~holding | (moving if name is Memory.VEL else 0))
+            here = ((target == name) & ~holding | (moving if name is Memory.VEL else 0)) & writable
+            targeted = copies(m, here, n, f"to_{name.name.lower()}")
             m.d.comb += [
-                bank.write.enable.eq(Mux(targeted, transfer.write_lanes, 0)),
-                bank.write.address.eq(transfer.write_address),
+                bank.write.enable.eq(transfer.write_lanes & Cat(targeted)),
+                bank.write.address.eq(copies(m, transfer.write_address, 1, f"{name.name.lower()}_target")[0]),
                 *(
                     bank.write.data[lane].eq(
                         Mux(moving, to_write[lane], transfer.write_data[lane])
@@ -534,7 +548,7 @@ class Datapath(wiring.Component):
         ends_here = (load | pool_op | lookup_op) & writer.valid & writer.last
         if windows:
             ends_here = ends_here | (pool.put & pool.final)
-        tail, ends = Signal(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2)), Signal()
+        tail, ends = register(range(timing.UPDATE_TO_MEMORY + timing.MOMENTUM + 2)), register()
         m.d.sync += ends.eq(tail == 2)
         with m.If(pop.valid & pop.last):
             plain, longer = timing.UPDATE_TO_MEMORY, timing.UPDATE_TO_MEMORY + timing.MOMENTUM

@@ -113,10 +113,10 @@ class Decoder(wiring.Component):
         code, at = register(4), register(4)
         m.d.sync += [code.eq(opcode), at.eq(index)]
         looked = delay(m, taken, 4, "looked")[-1]
-        first = delay(m, index == 0, 4, "first", data=True)[-1]
-        shown = delay(m, word, 3, "shown", data=True)[-1]
-        mask = delay(m, masks[Cat(at, code)], 2, "mask", data=True)[-1]
-        strange = delay(m, ~known[code], 3, "strange", data=True)[-1]
+        first = delay(m, index == 0, 4, "first")[-1]
+        shown = delay(m, word, 3, "shown")[-1]
+        mask = delay(m, masks[Cat(at, code)], 2, "mask")[-1]
+        strange = delay(m, ~known[code], 3, "strange")[-1]
         beyond = grouped_any(m, shown & ~mask, "beyond")
         reserved = Signal()
         with m.If(looked):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,7 +62,7 @@ class Drain(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.n, self.fields
-        is_update = Signal()
+        is_update = register()
         m.d.sync += is_update.eq(among(f.opcode, passes.TO_TAPS))
         # valid[1]: the row is there; valid[1 + NARROW_LATENCY]: its elements are.
         valid = delay(m, self.valid, 1 + NARROW_LATENCY, "valid")
@@ -111,7 +111,7 @@ class Drain(wiring.Component):
 
         row_spread = register(self.bits)
         m.d.sync += row_spread.eq(any_of([v ^ v[-1].replicate(self.bits) for v in x]))
-        starting = Signal()
+        starting = register()
         m.d.sync += starting.eq(self.start)
         with m.If(starting):
             m.d.sync += self.spread.eq(0)

@@ -27,8 +27,8 @@ from insitu.fpga.passes import among, flag
 class ScaleRegisters(wiring.Component):
     """`count` registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
 
-    bus_*, core_*: two readers, whose registers come LATENCY cycles after their index, and two writers. The bus goes
-    first; the core's write waits a cycle then.
+    bus_*, core_*: two readers, whose registers come LATENCY cycles after their index, and two writers, in effect two
+    cycles later. The bus goes first; the core's write waits a cycle then.
     """
 
     LATENCY = 2
@@ -61,19 +61,25 @@ class ScaleRegisters(wiring.Component):
             m.d.sync += [waiting.eq(1), to.eq(self.core_write_index), value.eq(self.core_data)]
         with m.Elif(~self.bus_write):
             m.d.sync += waiting.eq(0)
+        writes, target, word = Signal(), Signal.like(to), register(16)
+        m.d.sync += [
+            writes.eq(self.bus_write | waiting),
+            target.eq(Mux(self.bus_write, self.bus_write_index, to)),
+            word.eq(Mux(self.bus_write, self.bus_data, value)),
+        ]
         m.d.comb += [
-            write.addr.eq(Mux(self.bus_write, self.bus_write_index, to)),
-            write.data.eq(Mux(self.bus_write, self.bus_data, value)),
-            write.en.eq(self.bus_write | waiting),
+            write.addr.eq(target),
+            write.data.eq(word),
+            write.en.eq(writes),
             bus.addr.eq(self.bus_index),
             core.addr.eq(self.core_index),
         ]
         for index, port, o in ((self.bus_index, bus, self.bus_o), (self.core_index, core, self.core_o)):
-            # Of eight neighbours the one that is meant, then of all groups.
-            groups, which, read = register(self.count // 8), register(len(index) - 3), register(16)
+            # Of sixteen neighbours the one that is meant, then of all groups.
+            groups, which, read = register(self.count // 16), register(len(index) - 4), register(16)
             m.d.sync += [
-                groups.eq(Cat(written[k : k + 8].bit_select(index[:3], 1) for k in range(0, self.count, 8))),
-                which.eq(index[3:]),
+                groups.eq(Cat(written[k : k + 16].bit_select(index[:4], 1) for k in range(0, self.count, 16))),
+                which.eq(index[4:]),
                 read.eq(port.data),
             ]
             found = register(16)
@@ -132,7 +138,7 @@ class Exponents(wiring.Component):
             self.index.eq(Array([f.sd, f.sd, f.sa, f.sb, f.sm])[self.slot]),
         ]
         # It is D's, which is committed first.
-        again = delay(m, f.track & (self.index == f.sd), ScaleRegisters.LATENCY, "again", data=True)[-1]
+        again = delay(m, f.track & (self.index == f.sd), ScaleRegisters.LATENCY, "again")[-1]
         exponent, following = scale[:8].as_signed(), scale[8:].as_signed()
         slot = delay(m, self.slot, 1 + ScaleRegisters.LATENCY, "slot")[-1]
         with m.Switch(slot):

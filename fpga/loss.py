@@ -142,15 +142,15 @@ class Loss(wiring.Component):
             level = above
         largest = register(self.z_bits)
         compared = delay(m, self.valid & (self.phase == 0), depth, "compared")[-1]
-        fresh = delay(m, self.first, depth, "fresh", data=True)[-1]
+        fresh = delay(m, self.first, depth, "fresh")[-1]
         with m.If(compared & (fresh | (level[0] > largest))):
             m.d.sync += largest.eq(level[0])
 
         top = self._scaled(m, (largest ^ sign).as_signed(), "top")
         enable = delay(m, self.valid & (self.phase != 0), self.EXP_LATENCY, "enable")
-        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes", data=True)
-        phase = delay(m, self.phase, self.EXP_LATENCY, "phase", data=True)
-        first = delay(m, self.first, self.EXP_LATENCY, "first", data=True)
+        valid_lanes = delay(m, self.lanes, self.EXP_LATENCY, "lanes")
+        phase = delay(m, self.phase, self.EXP_LATENCY, "phase")
+        first = delay(m, self.first, self.EXP_LATENCY, "first")
         exponentials = [self._exponential(m, k, top, valid_lanes[-2][k]) for k in range(n)]
 
         # Their sum.
@@ -166,7 +166,7 @@ class Loss(wiring.Component):
             sums = above
         total = register(31)
         summed = delay(m, enable[-1] & (phase[-1] == 1), depth, "summed")[-1]
-        begins = delay(m, first[-1], depth, "begins", data=True)[-1]
+        begins = delay(m, first[-1], depth, "begins")[-1]
         with m.If(summed):
             m.d.sync += total.eq(Mux(begins, 0, total) + sums[0])
 
@@ -187,15 +187,15 @@ class Loss(wiring.Component):
             parts = above
         weight = register(signed(self.t_bits + SUM_BITS))
         weighing = delay(m, self.valid & (self.phase == 1), depth, "weighing")[-1]
-        opens = delay(m, self.first, depth, "opens", data=True)[-1]
+        opens = delay(m, self.first, depth, "opens")[-1]
         with m.If(weighing):
             m.d.sync += weight.eq(Mux(opens, 0, weight) + parts[0])
 
         # The divisions: PROBABILITY_BITS + 1 bits of the quotient, then twice the remainder against the sum rounds it.
         # A bit is added a cycle after it was found; the first and the rounding one without doubling what was there.
         bits = PROBABILITY_BITS + 2
-        left, loading = Signal(range(bits + 1)), enable[-2] & (phase[-2] == 2)
-        load = Signal()
+        left, loading = register(range(bits + 1)), enable[-2] & (phase[-2] == 2)
+        load = register()
         with m.If(load):
             m.d.sync += left.eq(bits)
         with m.Elif(left != 0):
@@ -205,6 +205,7 @@ class Loss(wiring.Component):
         loads, dividing = copies(m, loading, n, "loads"), copies(m, load | (left > 1), n, "dividing")
         opening, adding = copies(m, load, n, "opening"), copies(m, left != 0, n, "adding")
         doubling = copies(m, (left != bits) & (left != 1), n, "doubling")
+        totals, weights = copies(m, total, n, "totals"), copies(m, weight, n, "weights")
         acc = register(self.acc.shape())
         m.d.comb += self.acc.eq(acc)
         for k in range(n):
@@ -212,7 +213,7 @@ class Loss(wiring.Component):
             remainder = register(32, name=f"remainder_{k}")
             trial = Signal(33, name=f"trial_{k}")
             found = register(name=f"found_{k}")
-            m.d.comb += trial.eq(remainder - total)
+            m.d.comb += trial.eq(remainder - totals[k])
             with m.If(self.valid & (self.phase == 2)):
                 m.d.sync += target.eq(self.t[k])
             with m.If(loads[k]):
@@ -222,7 +223,7 @@ class Loss(wiring.Component):
             with m.If(opening[k]):
                 m.d.sync += acc[k].eq(-target)
             with m.Elif(adding[k]):
-                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weight, 0))
+                m.d.sync += acc[k].eq(Mux(doubling[k], acc[k] << 1, acc[k]) + Mux(found, weights[k], 0))
         return m
 
     def _scaled(self, m: Module, z: Value, name: str) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Module, Mux, Signal, Value, signed
+from amaranth import Array, Module, Mux, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -70,7 +70,7 @@ def connect(
                 writer.en.eq(copies(m, here, 1, f"{label}_writes")[0]),
             ]
         captured.append(out)
-    which = delay(m, read[low:], 3, f"{name}_which", data=True)[-1] if pages > 1 else None
+    which = delay(m, read[low:], 3, f"{name}_which")[-1] if pages > 1 else None
     return captured[0] if which is None else Array(captured)[which]
 
 
@@ -111,15 +111,14 @@ class BankedMemory(wiring.Component):
         m = Module()
         n, read = self.n, self.read
 
-        multiple = Signal(self.bits)
+        multiple = register(self.bits)
         near = [register(self.bits, name=f"near_{i}") for i in range(n)]
         far = [register(self.bits, name=f"far_{i}") for i in range(n)]
-        building = Signal()
-        m.d.sync += building.eq(self.build)
+        building, pitch = copies(m, self.build, 1, "building")[0], copies(m, self.pitch, 1, "pitch")[0]
         with m.If(building):
-            m.d.sync += multiple.eq(multiple + self.pitch)
+            m.d.sync += multiple.eq(multiple + pitch)
             m.d.sync += [near[i].eq(near[i + 1] if i + 1 < n else multiple) for i in range(n)]
-            higher = multiple + (self.pitch << (n.bit_length() - 1))
+            higher = multiple + (pitch << (n.bit_length() - 1))
             m.d.sync += [far[i].eq(far[i + 1] if i + 1 < n else higher) for i in range(n)]
         with m.Else():
             m.d.sync += multiple.eq(0)
@@ -127,19 +126,17 @@ class BankedMemory(wiring.Component):
         # Banks lie all over a device: what is read takes two cycles to come back, a request a cycle to each bank, and
         # what is written two.
         asked = copies(m, read.address, n, "asked")
-        by_far, by_near = (
-            delay(m, which, 1, name, data=True)[-1] for which, name in ((read.far, "far"), (read.near, "near"))
-        )
+        by_far, by_near = (delay(m, which, 1, name)[-1] for which, name in ((read.far, "far"), (read.near, "near")))
         chosen = [register(self.bits, name=f"chosen_{i}") for i in range(n)]
         for i in range(n):
             offset = Mux(by_far[i], far[i], Mux(by_near[i], near[i], 0))
             m.d.sync += chosen[i].eq(asked[i] + offset)
 
         write = self.write
-        target, word = copies(m, write.address, 1, "target")[0], delay(m, write.data, 1, "word", data=True)[-1]
+        target, word = copies(m, write.address, n, "target"), delay(m, write.data, 1, "word")[-1]
         enable = delay(m, write.enable, 1, "enable")[-1]
         o = register(self.o.shape())
         for i, bank in enumerate(self.banks):
-            m.d.sync += o[i].eq(connect(m, f"bank_{i}", bank, platform, chosen[i], enable[i], target, word[i]))
+            m.d.sync += o[i].eq(connect(m, f"bank_{i}", bank, platform, chosen[i], enable[i], target[i], word[i]))
         m.d.comb += self.o.eq(o)
         return m

@@ -118,7 +118,7 @@ class Momentum(wiring.Component):
         m.submodules.turn_step = turn_step = Rotator(n, signed(self.step_bits))
         m.d.comb += [
             turn.amount.eq(-self.row),
-            turn_step.amount.eq(-delay(m, self.row, self.STEP_AFTER, "row", data=True)[-1]),
+            turn_step.amount.eq(-delay(m, self.row, self.STEP_AFTER, "row")[-1]),
             *(turn_step.i[k].eq(self.step[k]) for k in range(n)),
         ]
         for k in range(n):
@@ -139,7 +139,7 @@ class Momentum(wiring.Component):
             late_bits.as_value().eq(waiting.o),
             valid.i.eq(Cat(turn.o[k].valid for k in range(n))),
         ]
-        behind = delay(m, valid.o, RoundShift.LATENCY + Fit.LATENCY, "banks", data=True)
+        behind = delay(m, valid.o, RoundShift.LATENCY + Fit.LATENCY, "banks")
         m.d.comb += self.banks.eq(behind[-1])
 
         # What the writes take later: they come WRITE_LATENCY after `moves`, masters leave Transfer's rotator before.
@@ -155,14 +155,14 @@ class Momentum(wiring.Component):
         changed, velocities = [], Signal(lanes(signed(bits), n))
         # 2: operands and products; then rounded; what decays is fitted meanwhile.
         for k in range(n):
-            r = delay(m, turn.o[k].r, 2, f"r_{k}", data=True)[-1]
+            r = delay(m, turn.o[k].r, 2, f"r_{k}")[-1]
             kept = self._term(m, f"kept_{k}", self.velocity[k], f.momentum_mul, controls["kept"], self.kept_shape, r)
             decay = self._term(m, f"decay_{k}", self.master[k], f.decay_mul, controls["decay"], self.decay_shape, r)
             m.submodules[f"decayed_{k}"] = decayed = Fit(len(decay), bits)
             m.d.comb += [decayed.control.eq(fit_velocity), decayed.i.eq(decay)]
             terms = register(signed(bits + 1), name=f"terms_{k}")
-            m.d.sync += terms.eq(delay(m, kept[:bits].as_signed(), Fit.LATENCY, f"late_{k}", data=True)[-1] + decayed.o)
-            step = delay(m, turn_step.o[k], self._TERM - self.STEP_AFTER, f"step_{k}", data=True)[-1]
+            m.d.sync += terms.eq(delay(m, kept[:bits].as_signed(), Fit.LATENCY, f"late_{k}")[-1] + decayed.o)
+            step = delay(m, turn_step.o[k], self._TERM - self.STEP_AFTER, f"step_{k}")[-1]
             total = register(signed(self.step_bits + 1), name=f"total_{k}")
             m.d.sync += total.eq(step + terms)
             m.submodules[f"fit_{k}"] = fit = Fit(len(total), bits)

@@ -80,9 +80,9 @@ class Operands(wiring.Component):
         ]
         valid = delay(m, self.valid, self.LATENCY, "valid")
         last = delay(m, self.last & self.valid, self.LATENCY, "last")
-        a_turn = delay(m, self.a_turn, WeightPort.LATENCY, "a_turn", data=True)[-1]
-        b_turn = delay(m, self.b_turn, WeightPort.LATENCY, "b_turn", data=True)[-1]
-        zero = delay(m, self.zero, self.LATENCY - 1, "zero", data=True)[-1]
+        a_turn = delay(m, self.a_turn, WeightPort.LATENCY, "a_turn")[-1]
+        b_turn = delay(m, self.b_turn, WeightPort.LATENCY, "b_turn")[-1]
+        zero = delay(m, self.zero, self.LATENCY - 1, "zero")[-1]
 
         m.submodules.port = port = WeightPort(n, self.params.master_bits, self.params.weight_bits)
         m.d.comb += port.i.eq(self.wgt_words)

@@ -69,9 +69,9 @@ class Pool(wiring.Component):
         writing, missed = Signal(), register()
         m.d.comb += [
             self.take.eq(writing),
-            self.place.eq(delay(m, self.segment.b, 2, "place", data=True)[-1]),
-            self.right.eq(delay(m, self.segment.right, 2, "right", data=True)[-1]),
-            self.final.eq(delay(m, self.segment.final, 2, "final", data=True)[-1]),
+            self.place.eq(delay(m, self.segment.b, 2, "place")[-1]),
+            self.right.eq(delay(m, self.segment.right, 2, "right")[-1]),
+            self.final.eq(delay(m, self.segment.final, 2, "final")[-1]),
             self.go.eq(delay(m, closes & ~self.unpool, 2, "go")[-1]),
             self.put.eq(delay(m, writing, 2, "put")[-1]),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,8 +61,8 @@ class LaneGenerators(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         count = STREAMS * self.n
-        left = Signal(range(count + 1))
-        valid = Signal(MIX_STAGES)
+        left = register(range(count + 1))
+        valid = register(MIX_STAGES)
         origin = register(32)
         with m.If(self.start):
             m.d.sync += [left.eq(count), origin.eq(self.seed + GOLDEN)]

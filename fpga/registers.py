@@ -90,7 +90,7 @@ class Registers(wiring.Component):
         # been chosen from.
         index = asked_address[2:-1]
         is_scale = asked_address[-1] & (index < self.params.scales)
-        scaled = delay(m, is_scale, ScaleRegisters.LATENCY, "scaled", data=True)[-1]
+        scaled = delay(m, is_scale, ScaleRegisters.LATENCY, "scaled")[-1]
         m.d.comb += self.scale_index.eq(index)
         m.d.sync += [
             self.scale_data.eq(asked_data),

@@ -19,10 +19,16 @@ from insitu.fpga.random import draws as drawing
 from insitu.fpga.registers import CommandLayout, StatusLayout
 from insitu.fpga.window import Axis, WindowWalker
 
+#: Cycles until nothing is under way in the datapath any more, once all that begins something is held still.
+QUIET = 128
 #: Cycles of SETUP before the geometry is complete and has settled.
 LOCATE = GEOMETRY_LATENCY - CHECK_LATENCY - 1 + Axis.SETTLE
 
 assert timing.FETCH == WORDS + 1 + CHECK_LATENCY + 1
+assert (
+    timing.ISSUE_TO_ACCUMULATOR + timing.UPDATE_TO_MEMORY + timing.MOMENTUM + timing.TERM_TO_DRAIN + timing.LOOKUP_TAIL
+    < QUIET
+)
 # The first segment waits in Issue when the instruction runs.
 assert timing.SETUP == LOCATE + WindowWalker.LATENCY + 1
 
@@ -37,7 +43,8 @@ class Sequencer(wiring.Component):
     out as `ended` with the last cycle. cycles: counted in this cycle; a fetch counts when its check passes, so a
     refused instruction counts nothing.
 
-    flush: the datapath shall drop everything, in the next cycle. load: a program word is taken from the stream where
+    flush: the datapath shall drop everything, for QUIET cycles after an abort or a reset; an instruction that is to run
+    then waits for their end, uncounted. load: a program word is taken from the stream where
     `beat_valid`. load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step
     before load_program, all but abort ignored while busy.
     """
@@ -68,7 +75,7 @@ class Sequencer(wiring.Component):
                 "running": Out(1),
                 "finish": In(1),
                 "ended": Out(1),
-                "flush": Out(1),
+                "flush": Out(1, init=1),
                 "cycles": Out(8),
             }
         )
@@ -127,15 +134,21 @@ class Sequencer(wiring.Component):
         with m.Elif(fetching & refused):
             m.d.comb += why.eq(Mux(self.illegal, Error.ILLEGAL, Error.ADDRESS))
         m.d.sync += [
-            starting.eq(accepted),
+            starting.eq((accepted | (starting & self.flush)) & goes_on),
             loading.eq((loads | (loading & fits & ~none_left)) & goes_on),
-            fetching.eq((starting | (ends & ~stepping) | (fetching & ~outside & ~checked)) & goes_on),
+            fetching.eq(((starting & ~self.flush) | (ends & ~stepping) | (fetching & ~outside & ~checked)) & goes_on),
             setting_up.eq((begins | (setting_up & ~set_up)) & goes_on),
             seeding.eq(((set_up & draws) | (seeding & ~seeded)) & goes_on),
             running.eq(((set_up & ~draws) | seeded | (running & ~ends)) & goes_on),
             idle.eq((idle & ~accepted & ~loads) | stop | (loading & none_left)),
             counter.eq(Mux(idle | starting | running | checked | set_up | seeded, 0, counter + 1)),
         ]
+
+        resting = Signal(range(QUIET), init=QUIET - 1)
+        with m.If(command.abort & ~idle):
+            m.d.sync += [resting.eq(QUIET - 1), self.flush.eq(1)]
+        with m.Else():
+            m.d.sync += [resting.eq(Mux(self.flush, resting - 1, resting)), self.flush.eq(self.flush & (resting != 0))]
 
         # What is shown comes a cycle later.
         busy, done, error = Signal(), Signal(), Signal(Error)
@@ -190,7 +203,6 @@ class Sequencer(wiring.Component):
             self.build.eq(setting_up & (counter < n)),
             self.running.eq(running),
             self.ended.eq(ends | (fetching & checked & ~outside & ~refused & halts)),
-            self.flush.eq(command.abort & ~idle),
             self.cycles.eq(
                 Mux(
                     fetching,

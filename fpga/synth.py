@@ -21,12 +21,14 @@ from insitu.arch.files import write_whole
 from insitu.arch.params import CoreParams
 from insitu.fpga import yosys
 from insitu.fpga.elaborate import TOP, rtlil
+from insitu.fpga.floorplan import SIZE as FLOORPLANNED
+from insitu.fpga.floorplan import place
 from insitu.fpga.netlist import pack
 from insitu.fpga.targets import GRADES, TARGETS
 from insitu.fpga.yosys import ToolError
 
 #: Raised when results of an older version are no longer what this one would find.
-VERSION = 5
+VERSION = 6
 #: Clock asked of place and route, MHz: a little above what is hoped for, so that it does not stop early.
 ASKED_MHZ = 125
 #: Before the vendor's script: what stands for itself (common.copies) shall not be merged, and block RAMs need not tell
@@ -92,7 +94,7 @@ def synthesise(
     found = {seed: _read(place) for seed, place in places.items() if place.exists()}
     missing = [seed for seed in places if seed not in found]
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, cost in _ecp5(text, size, grade, missing) if size else ((0, _xc7(text)) for _ in missing):
+    for seed, cost in _ecp5(text, params.n, size, grade, missing) if size else ((0, _xc7(text)) for _ in missing):
         write_whole(places[seed], (json.dumps(cost.to_json(), indent=2) + "\n").encode())
         found[seed] = cost
     return max((found[seed] for seed in places), key=lambda cost: cost.mhz or 0.0)
@@ -159,7 +161,7 @@ def _xc7(text: str) -> Cost:
     return Cost(target="xc7", lut=luts, ff=flops, dsp=cells.get("DSP48E1", 0), bram=rams)
 
 
-def _ecp5(text: str, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tuple[int, Cost]]:
+def _ecp5(text: str, n: int, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tuple[int, Cost]]:
     """Synthesise once, place and route once a seed."""
     if not seeds:
         return
@@ -168,6 +170,8 @@ def _ecp5(text: str, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tu
         _synthesise(text, folder, f"synth_ecp5 -top {TOP} -json netlist.json")
         netlist = json.loads((folder / "netlist.json").read_text())
         pack(netlist["modules"][TOP])
+        if size == FLOORPLANNED:
+            place(netlist["modules"][TOP]["cells"], n)
         (folder / "netlist.json").write_text(json.dumps(netlist))
         for seed in seeds:
             yield seed, _routed(folder, size, grade, seed)

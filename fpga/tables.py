@@ -48,11 +48,11 @@ class TableMemory(wiring.Component):
         m = Module()
         n, f, bits = self.n, self.fields, self.bits
         target, word, enable = (
-            delay(m, value, self.WRITE_LATENCY - 1, name, data=data)[-1]
-            for value, name, data in (
-                (self.write.address, "target", True),
-                (self.write.data, "word", True),
-                (self.write.enable, "enable", False),
+            delay(m, value, self.WRITE_LATENCY - 1, name)[-1]
+            for value, name in (
+                (self.write.address, "target"),
+                (self.write.data, "word"),
+                (self.write.enable, "enable"),
             )
         )
         o = register(self.o.shape())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,10 +61,11 @@ class Transfer(wiring.Component):
     """One rotator for all that is written, and for what STORE reads.
 
     Rows from the drain (value, delta) or from beats, with their place (`row`, `address`, `col_lanes`, from a RowWalker)
-    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes. In UPDATE
-    the masters must be in `words` as the lanes leave the rotator. stored: `words` of a STORE's row were read;
-    `stored_row`, `stored_lanes` of it. beat: what goes out, valid with `beat_valid`. unfit: masters that were
-    saturated, a count a row. One row a cycle, no back pressure: the owner holds credits.
+    and `valid`; in `write_*` WRITE_LATENCY cycles after the lanes, but the address a cycle before: every memory
+    has a register of its own. In UPDATE the masters must be in `words` as the lanes leave the rotator, zeros but there
+    and in STORE. stored: `words` of a STORE's row were read; `stored_row`, `stored_lanes` of it. beat: what goes out,
+    valid with `beat_valid`. unfit: masters that were saturated, a count a row. One row a cycle, no back pressure: the
+    owner holds credits.
     """
 
     def __init__(self, params: CoreParams, value_bits: int, delta_bits: int) -> None:
@@ -102,7 +103,7 @@ class Transfer(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         n, f = self.params.n, self.fields
-        is_load, is_store, is_update = Signal(), Signal(), Signal()
+        is_load, is_store, is_update = register(), register(), register()
         m.d.sync += [
             is_load.eq(f.opcode == Opcode.LOAD),
             is_store.eq(f.opcode == Opcode.STORE),
@@ -123,7 +124,8 @@ class Transfer(wiring.Component):
             with m.Elif(stores[k]):
                 m.d.sync += held[k].eq(self.words[k])
             with m.Elif(updates[k]):
-                m.d.sync += held[k].eq(self.delta[k])
+                # -1 - delta; the one comes back where it is added.
+                m.d.sync += held[k].eq(~self.delta[k])
             with m.Else():
                 m.d.sync += held[k].eq(self.value[k])
         amount, held_lanes = register(n.bit_length() - 1), register(n)
@@ -136,8 +138,8 @@ class Transfer(wiring.Component):
             m.d.comb += [rotator.i[k].value.eq(held[k]), rotator.i[k].valid.eq(held_lanes[k])]
 
         # Out of the memories.
-        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes", data=True)[-1]
-        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last", data=True)[-1]
+        shown = delay(m, self.stored_lanes, 1 + Rotator.LATENCY, "stored_lanes")[-1]
+        last = delay(m, self.stored_last, 1 + Rotator.LATENCY, "stored_last")[-1]
         stored = delay(m, self.stored, 1 + Rotator.LATENCY, "stored")[-1]
         m.d.comb += [self.beat_valid.eq(stored), self.beat.last.eq(last)]
         width = self.params.lane_bits
@@ -152,21 +154,19 @@ class Transfer(wiring.Component):
         valid = delay(m, self.valid, WRITE_LATENCY, "valid")
         banks = Signal(n)
         m.d.comb += banks.eq(Cat(rotator.o[k].valid for k in range(n)))
-        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks", data=True)
+        bank_lanes = delay(m, banks, 1 + Fit.LATENCY, "banks")
         counted, changed = register(n), []
         m.d.sync += counted.eq(Mux(is_update & valid[-2], bank_lanes[-2], 0))
         for k in range(n):
             m.submodules[f"fit_{k}"] = fit = Fit(max(self.lane_bits, self.word_bits) + 1, self.word_bits)
             new = register(signed(fit.bits_in), name=f"new_{k}")
-            with m.If(updates[k]):
-                m.d.sync += new.eq(self.words[k] - rotator.o[k].value)
-            with m.Else():
-                m.d.sync += new.eq(rotator.o[k].value)
+            moved = Cat(updates[k], rotator.o[k].value).as_signed()
+            m.d.sync += new.eq((Cat(Const(1, 1), self.words[k]).as_signed() + moved) >> 1)
             m.d.comb += [fit.control.eq(self.fit), fit.i.eq(new), self.write_data[k].eq(fit.o)]
             changed.append(fit.changed & counted[k])
         m.d.comb += [
             self.write_lanes.eq(bank_lanes[-1] & valid[-1].replicate(n)),
-            self.write_address.eq(delay(m, self.address, WRITE_LATENCY, "address", data=True)[-1]),
+            self.write_address.eq(delay(m, self.address, WRITE_LATENCY - 1, "address")[-1]),
         ]
         m.d.comb += self.unfit.eq(count_of(m, changed, "unfit_lanes"))
         return m

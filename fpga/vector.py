@@ -94,8 +94,8 @@ class VectorUnit(wiring.Component):
             biased.eq(self.extra & kernel_row),
             factor.eq(Mux(add, Mux(self.extra, self.factor_b, self.factor_a), Mux(constant, f.constant, self.bias))),
         ]
-        scaled = delay(m, add | constant | (kernel_update & self.extra), found_at + 1, "scaled", data=True)
-        factors = delay(m, factor, found_at, "factor", data=True)
+        scaled = delay(m, add | constant | (kernel_update & self.extra), found_at + 1, "scaled")
+        factors = delay(m, factor, found_at, "factor")
         col_lanes = register(n)
         m.d.sync += col_lanes.eq(self.col_lanes)
 
@@ -137,12 +137,12 @@ class VectorUnit(wiring.Component):
                 )
             )
             m.d.sync += [
-                left.eq(delay(m, x, found_at - 1, f"x_{k}", data=True)[-1]),
+                left.eq(delay(m, x, found_at - 1, f"x_{k}")[-1]),
                 right.eq(
                     Mux(
                         looked[k],
                         self.found[k],
-                        Mux(scales[k], scalar[k], delay(m, y, found_at - 1, f"y_{k}", data=True)[-1]),
+                        Mux(scales[k], scalar[k], delay(m, y, found_at - 1, f"y_{k}")[-1]),
                     )
                 ),
                 raw.eq(left * right),

@@ -15,6 +15,7 @@ from insitu.arch.layout import Memory
 from insitu.arch.params import ARCH_VERSION, CoreParams
 from insitu.arch.registers import IDENTITY, Error
 from insitu.arch.timing import FETCH
+from insitu.fpga.sequencer import QUIET
 from tests.fpga.harness import Bench, check_case
 from tests.reference.strategies import PASSES, Case, pass_instructions, train_sequences
 from tests.reference.vector_strategies import vector_sequences
@@ -84,6 +85,7 @@ def test_vector_passes_equal_the_emulator(data: st.DataObject) -> None:
     check_case(data.draw(vector_sequences(data.draw(st.sampled_from([TINY, WIDE, NARROW])), exact=False)))
 
 
+@pytest.mark.slow
 @few(2)
 @given(data=st.data())
 def test_a_pass_on_eight_lanes_equals_the_emulator(data: st.DataObject) -> None:
@@ -91,7 +93,7 @@ def test_a_pass_on_eight_lanes_equals_the_emulator(data: st.DataObject) -> None:
     check_case(data.draw(pass_instructions(core, exact=False)))
 
 
-@pytest.mark.parametrize("stalls", [0.0, 0.5])
+@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 @few(2)
 @given(data=st.data())
 def test_a_training_step_equals_the_emulator(stalls: float, data: st.DataObject) -> None:
@@ -111,7 +113,7 @@ def moves() -> Case:
     )
 
 
-@pytest.mark.parametrize("stalls", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_streams_may_stall_on_both_sides(stalls: float) -> None:
     check_case(moves(), stalls=stalls, seed=1)
 
@@ -245,7 +247,7 @@ def test_abort_stops_a_starved_load_and_the_next_program_runs() -> None:
         await bench.program(case.instructions)
         bench.to_send += beats[:2]
         await bench.command("start")
-        await ctx.tick().repeat(80)
+        await ctx.tick().repeat(80 + QUIET)
         await bench.command("start", "load_program", "step")  # ignored while busy
         assert await bench.status("busy") == 1
         await bench.command("abort")
@@ -272,7 +274,7 @@ def test_abort_of_a_store_keeps_the_beat_on_display_only() -> None:
         bench.stalls = 1.0
         await bench.write("ENTRY", 0)
         await bench.command("start")
-        await ctx.tick().repeat(120)
+        await ctx.tick().repeat(120 + QUIET)
         assert ctx.get(bench.core.o_stream.valid)
         await bench.command("abort")
         await bench.idle()
@@ -323,6 +325,48 @@ def test_abort_in_the_middle_of_a_pass_leaves_the_core_sound() -> None:
             assert await bench.wide("MACS") == 9 * 10 * 3
             cycles.append(await bench.wide("CYCLES"))
         assert len(set(cycles)) == 1
+
+    bench.run(script)
+
+
+def test_nothing_is_written_after_an_abort() -> None:
+    """Rows on their way to the masters are dropped, also where the next instruction goes elsewhere."""
+    bench = Bench(TINY)
+    update = Instruction(
+        opcode=Opcode.UPDATE,
+        rows=9,
+        cols=10,
+        depth=3,
+        a_pitch=3,
+        b_pitch=3,
+        d_pitch=3,
+        width=8,
+        master_width=16,
+        lr_mul=3,
+    )
+    wgt = bench.core.datapath.memories[Memory.WGT]
+
+    def masters(ctx: Any) -> list[int]:
+        return [int(ctx.get(bank.data[address])) for bank in wgt.banks for address in range(27)]
+
+    async def script(bench: Bench, ctx: Any) -> None:
+        for memory in (Memory.ACT, Memory.ERR):
+            for k, bank in enumerate(bench.core.datapath.memories[memory].banks):
+                for address in range(9):
+                    ctx.set(bank.data[address], 17 + 5 * k + address)
+        await bench.program((update, HALT))
+        await bench.command("start")
+        untouched = masters(ctx)
+        while masters(ctx) == untouched:
+            await ctx.tick()
+        await bench.command("abort")
+        # The abort's way from the bus to the banks.
+        await ctx.tick().repeat(6)
+        stopped = masters(ctx)
+        await bench.write("ENTRY", 1)
+        await bench.command("start")
+        await bench.idle()
+        assert masters(ctx) == stopped
 
     bench.run(script)
 

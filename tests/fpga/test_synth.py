@@ -35,7 +35,7 @@ def test_the_fastest_of_some_seeds_counts(tmp_path: Path, monkeypatch: pytest.Mo
     """Each is placed once, and all are of one synthesis."""
     asked: list[list[int]] = []
 
-    def ecp5(_text: str, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tuple[int, Cost]]:
+    def ecp5(_text: str, _n: int, size: str, grade: int, seeds: Sequence[int]) -> Iterator[tuple[int, Cost]]:
         asked.append(list(seeds))
         for seed in seeds:
             mhz = {1: 100.0, 2: 120.5, 3: 90.0}[seed]

@@ -44,6 +44,7 @@ def test_equal(engine: Engine, stalls: tuple[int, float] | None) -> None:
     assert set(result.to_json()) == {"steps", "instructions", "mismatches", "rtl_cycles", "model_cycles"}
 
 
+@pytest.mark.slow
 def test_equal_on_amaranths_simulator() -> None:
     interpreted = open_engine(tiny.CORE, "pysim")
     result = verify(tiny.compiled().program, list(runs(1))[:2], interpreted)

@@ -65,8 +65,15 @@ def told(values: Sequence[str | int]) -> list[str]:
     return [str(key) for key, _ in groupby(v for v in values if v not in ("", "HALT"))]
 
 
-@pytest.mark.parametrize("kind", ["rtl", "pysim"])
-@pytest.mark.parametrize("suffix", [".vcd", ".fst"])
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("rtl", ".vcd"),
+        ("rtl", ".fst"),
+        ("pysim", ".fst"),
+        pytest.param("pysim", ".vcd", marks=pytest.mark.slow),
+    ],
+)
 def test_a_waveform_names_what_runs(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"run{suffix}"
     shown, ran = trace(path, kind)

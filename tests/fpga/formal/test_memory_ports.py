@@ -60,12 +60,12 @@ def test_a_pass_of_a_core_of_products_keeps_the_rules(opcode: Opcode, tmp_path: 
     check(opcode, RULES, tmp_path, products=True)
 
 
-@pytest.mark.parametrize("velocities", [False, True])
+@pytest.mark.parametrize("velocities", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_load_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     check(Opcode.LOAD, ["one_write", "quiet_at_the_end"], tmp_path, velocities=velocities)
 
 
-@pytest.mark.parametrize("velocities", [False, True])
+@pytest.mark.parametrize("velocities", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_store_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     rules = ["one_request", "own_memories", "one_write", "quiet_at_the_end"]
     check(Opcode.STORE, rules, tmp_path, velocities=velocities)
@@ -83,6 +83,7 @@ def test_an_opcode_of_a_core_with_velocities_has_its_memories_for_ever(opcode: O
     check(opcode, ["own_memories"], tmp_path, induction=8, velocities=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opcode", [*PASSES, Opcode.LOAD])
 def test_an_opcode_of_a_core_of_products_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     check(opcode, ["own_memories"], tmp_path, induction=8, products=True)
@@ -142,7 +143,7 @@ def test_masters_that_do_not_stay_are_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("opcode", "rule", "spoil"),
     [
-        (Opcode.FORWARD, "one_request", two_ask),
+        pytest.param(Opcode.FORWARD, "one_request", two_ask, marks=pytest.mark.slow),
         pytest.param(Opcode.FORWARD, "own_memories", two_memories, marks=pytest.mark.slow),
         pytest.param(Opcode.UPDATE, "read_before_write", read_late, marks=pytest.mark.slow),
         pytest.param(Opcode.BACKWARD, "quiet_at_the_end", end_early, marks=pytest.mark.slow),
