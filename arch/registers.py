@@ -80,7 +80,7 @@ REGISTERS: Mapping[str, Register] = {
     "CONTROL": Register(
         offset=0x10,
         access=Access.WO,
-        doc="commands",
+        doc="commands; of several at once the first of abort, start, step and load_program is obeyed, and clear",
         fields={
             "start": BitField(0, 1, "run the program at ENTRY; ignored while busy"),
             "abort": BitField(

@@ -527,7 +527,9 @@ class Datapath(wiring.Component):
             m.d.sync += words[k].eq(Mux(from_act[k], act.o[k], Mux(from_err[k], err.o[k], master)))
 
         target = Mux(load, f.memory, Mux(to_act, Memory.ACT, Mux(update, Memory.WGT, Memory.ERR)))
-        writable = copies(m, ~self.flush, 1, "writable")[0]
+        # It has a reset, unlike what it gates: a reset takes the instruction away before what is under way has passed.
+        writable = Signal()
+        m.d.sync += writable.eq(~self.flush)
         for name, bank in banks.items():
             here = ((target == name) & ~holding | (moving if name is Memory.VEL else 0)) & writable
             targeted = copies(m, here, n, f"to_{name.name.lower()}")

@@ -45,8 +45,8 @@ class Sequencer(wiring.Component):
 
     flush: the datapath shall drop everything, for QUIET cycles after an abort or a reset; an instruction that is to run
     then waits for their end, uncounted. load: a program word is taken from the stream where
-    `beat_valid`. load_program beyond program memory ends at once with ENTRY. Commands: abort before start before step
-    before load_program, all but abort ignored while busy.
+    `beat_valid`. load_program beyond program memory ends at once with ENTRY. Of several commands at once the
+    first of abort, start, step and load_program is obeyed; all but abort are ignored while busy.
     """
 
     def __init__(self, params: CoreParams) -> None:
@@ -112,10 +112,11 @@ class Sequencer(wiring.Component):
             none_asked.eq(self.count == 0),
         ]
 
-        accepted, loads = idle & (command.start | command.step), Signal()
+        runs = command.start | command.step
+        accepted, loads, began = idle & runs & goes_on, Signal(), Signal()
         ends, refused, begins = Signal(), Signal(), Signal()
         m.d.comb += [
-            loads.eq(idle & ~(command.start | command.step) & command.load_program),
+            loads.eq(idle & ~runs & command.load_program & goes_on),
             ends.eq(running & self.finish),
             refused.eq(self.illegal | self.misplaced),
             begins.eq(fetching & checked & ~outside & ~refused & ~halts),
@@ -134,6 +135,7 @@ class Sequencer(wiring.Component):
         with m.Elif(fetching & refused):
             m.d.comb += why.eq(Mux(self.illegal, Error.ILLEGAL, Error.ADDRESS))
         m.d.sync += [
+            began.eq(accepted),
             starting.eq((accepted | (starting & self.flush)) & goes_on),
             loading.eq((loads | (loading & fits & ~none_left)) & goes_on),
             fetching.eq(((starting & ~self.flush) | (ends & ~stepping) | (fetching & ~outside & ~checked)) & goes_on),
@@ -167,7 +169,7 @@ class Sequencer(wiring.Component):
             m.d.sync += [pc.eq(self.entry), stepping.eq(~command.start)]
         with m.Elif(ends & ~stepping):
             m.d.sync += pc.eq(following)
-        with m.If(starting):
+        with m.If(began):  # ENTRY may be written again while the start waits
             m.d.sync += outside.eq(entry_outside)
         with m.Elif(ends):
             m.d.sync += outside.eq(next_outside)

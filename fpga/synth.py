@@ -90,18 +90,18 @@ def synthesise(
     folder = cache_dir or Path(platformdirs.user_cache_dir("insitu")) / "synth"
     key = "\0".join([str(VERSION), *_tools(target), _PREPARE, target, str(ASKED_MHZ), text])
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    places = {seed: folder / f"{name}-{seed}.json" for seed in (seeds if size else [0])}
-    found = {seed: _read(place) for seed, place in places.items() if place.exists()}
-    missing = [seed for seed in places if seed not in found]
+    files = {seed: folder / f"{name}-{seed}.json" for seed in (seeds if size else [0])}
+    found = {seed: _read(file) for seed, file in files.items() if file.exists()}
+    missing = [seed for seed in files if seed not in found]
     folder.mkdir(parents=True, exist_ok=True)
     for seed, cost in _ecp5(text, params.n, size, grade, missing) if size else ((0, _xc7(text)) for _ in missing):
-        write_whole(places[seed], (json.dumps(cost.to_json(), indent=2) + "\n").encode())
+        write_whole(files[seed], (json.dumps(cost.to_json(), indent=2) + "\n").encode())
         found[seed] = cost
-    return max((found[seed] for seed in places), key=lambda cost: cost.mhz or 0.0)
+    return max((found[seed] for seed in files), key=lambda cost: cost.mhz or 0.0)
 
 
-def _read(place: Path) -> Cost:
-    data = json.loads(place.read_text())
+def _read(file: Path) -> Cost:
+    data = json.loads(file.read_text())
     return Cost(**{**data, "critical_path": tuple(data["critical_path"])})
 
 

@@ -82,6 +82,8 @@ def compile_module(
     """
     if not isinstance(batch, int | np.integer):
         raise CompileError(f"batch {batch!r}: must be an integer")
+    if batch < 1:
+        raise CompileError(f"batch {batch}: must be at least 1")
     try:
         optimizer = Optimizer(momentum=momentum, weight_decay=weight_decay, micro_batches=micro_batches)
     except ArchError as error:

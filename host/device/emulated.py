@@ -181,18 +181,18 @@ class EmulatedDevice:
             emulator.abort()
         if fields["clear"].of(value):
             emulator.clear()
-        if emulator.busy or self._loading is not None:
+        if fields["abort"].of(value) or emulator.busy or self._loading is not None:
             return
-        if fields["load_program"].of(value):
+        if fields["start"].of(value) or fields["step"].of(value):
+            self._flushing = False
+            self._step = not fields["start"].of(value)
+            emulator.start(self._entry)
+        elif fields["load_program"].of(value):
             self._flushing = False
             if self._entry + self._count > self.core.program_depth:
                 emulator.refuse(Error.ENTRY)
             else:
                 self._loading = self._entry
-        elif fields["start"].of(value) or fields["step"].of(value):
-            self._flushing = False
-            self._step = not fields["start"].of(value)
-            emulator.start(self._entry)
         self._go_on()
 
     def _go_on(self) -> None:

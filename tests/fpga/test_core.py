@@ -389,6 +389,41 @@ def test_registers_read_back_and_seed_is_never_zero() -> None:
     bench.run(script)
 
 
+@pytest.mark.parametrize("other", ["start", "step", "load_program"])
+def test_an_abort_is_obeyed_alone(other: str) -> None:
+    bench = Bench(TINY)
+
+    async def script(bench: Bench, ctx: Any) -> None:
+        await bench.program((HALT,))
+        await bench.command("abort", other)
+        await ctx.tick().repeat(300)
+        assert await bench.status("busy") == 0
+        assert await bench.read("INSTRUCTIONS") == 0
+        await bench.command("start", "step", "load_program")
+        await bench.idle()
+        assert await bench.status("done") == 1
+        assert await bench.read("INSTRUCTIONS") == 1
+
+    bench.run(script)
+
+
+def test_a_start_that_waits_is_of_the_entry_it_was_given() -> None:
+    bench = Bench(TINY)
+
+    async def script(bench: Bench, ctx: Any) -> None:
+        await bench.program((LOAD, HALT))
+        await bench.command("start")  # starves
+        await bench.command("abort")
+        await bench.write("ENTRY", 1)
+        await bench.command("start")
+        await bench.write("ENTRY", TINY.program_depth)
+        await bench.idle()
+        assert await bench.status("error") == Error.NONE
+        assert await bench.status("pc") == 1
+
+    bench.run(script)
+
+
 def test_a_reset_at_any_moment_leaves_the_core_as_at_power_up() -> None:
     bench = Bench(TINY)
     case = moves()
