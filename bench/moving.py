@@ -23,12 +23,9 @@ from insitu.arch.params import CoreParams
 from insitu.host.collapse.trial import Setup
 from insitu.host.device import open_device
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.fleet.memory import Memory
 from insitu.host.online.gold import Gold
 from insitu.host.online.loop import Chunk, Images, Labels, OnlineLoop
-from insitu.host.online.request import logits_encoding
 from insitu.host.online.scene import Scene, prepare, test_images
-from insitu.host.store.codec import Codec
 from insitu.host.train import accuracy
 from insitu.models import teachers
 from insitu.models.shifts import Shift
@@ -72,19 +69,15 @@ def run(scene: Scene) -> dict[str, Any]:
     core = CoreParams(n=8, act_depth=512, err_depth=256, wgt_depth=512).with_declaration(declaration)
     setup = Setup(scene=scene, core=core, declaration=declaration, seed=scene.seed)
     compiled, dataset = setup.compiled(), scene.dataset
-    codec = Codec(shape=dataset.in_shape, classes=dataset.classes, logits=logits_encoding(compiled.program))
     tests = [test_images(dataset, Shift.parse(leg), seed=scene.seed) for leg in LEGS]
     found: list[dict[str, float]] = []
     with open_device(core) as driver, open_device(core) as twin:
-        for device in (driver, twin):
-            device.load(compiled.program)
-            device.write_weights(compiled.masters)
-            device.seed = scene.seed + 1
+        setup.ship(compiled, driver, twin)
         loop = OnlineLoop(
             driver,
             Moving(scene),
             lambda x: teachers.soft_labels(scene.teacher, x, setup.temperature),
-            Memory(codec, byte_budget=setup.memory_bytes, seed=scene.seed),
+            setup.memory(compiled),
             policy=replace(setup.policy, samples=LENGTH * len(LEGS)),
             seed=scene.seed,
             identity="{}",

@@ -64,6 +64,19 @@ class Setup:
         """The student as it is shipped."""
         return compile_student(self, self.scene.student, self.scene.dataset)
 
+    def ship(self, compiled: Compiled, *drivers: Driver) -> None:
+        """Have devices as they are shipped: the program, its masters, the seed of their rounding."""
+        for driver in drivers:
+            driver.load(compiled.program)
+            driver.write_weights(compiled.masters)
+            driver.seed = self.seed + 1
+
+    def memory(self, compiled: Compiled) -> Memory:
+        """An empty memory of feedback."""
+        dataset = self.scene.dataset
+        codec = Codec(shape=dataset.in_shape, classes=dataset.classes, logits=logits_encoding(compiled.program))
+        return Memory(codec, byte_budget=self.memory_bytes, seed=self.seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
@@ -86,19 +99,15 @@ class Course:
 def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Course:
     """Run the online fix with a fault. Without a guard what is served is what was trained last."""
     scene, policy = setup.scene, setup.policy
-    codec = Codec(shape=scene.dataset.in_shape, classes=scene.dataset.classes, logits=logits_encoding(compiled.program))
     injection = Injection(fault, lambda x: teachers.soft_labels(scene.teacher, x, setup.temperature))
     stopped = False
     with Driver(FaultyDevice(setup.core)) as driver, open_device(setup.core) as sound:
-        for device in (driver, sound):
-            device.load(compiled.program)
-            device.write_weights(compiled.masters)
-            device.seed = setup.seed + 1
+        setup.ship(compiled, driver, sound)
         loop = OnlineLoop(
             driver,
             scene,
             injection.teach,
-            Memory(codec, byte_budget=setup.memory_bytes, seed=setup.seed),
+            setup.memory(compiled),
             policy=policy if guarded else replace(policy, guard=BLIND),
             seed=setup.seed,
             identity="{}",

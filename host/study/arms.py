@@ -40,12 +40,8 @@ class Data:
     y_held: npt.NDArray[np.int64]
 
 
-def build(setting: Setting, dataset: Dataset, folder: str, seed: int) -> nn.Module:
-    """The student with the initial weights of a seed; a file's path begins in `folder`. Raises StudentError."""
-    return _built(setting.student, dataset, folder, seed)
-
-
-def _built(student: str, dataset: Dataset, folder: str, seed: int) -> nn.Module:
+def build(student: str, dataset: Dataset, folder: str, seed: int) -> nn.Module:
+    """A student with the initial weights of a seed; a file's path begins in `folder`. Raises StudentError."""
     spec = students.anchored(student, folder)
     return students.build(spec, in_shape=dataset.in_shape, classes=dataset.classes, seed=seed)
 
@@ -67,7 +63,7 @@ def compiled(setting: Setting, dataset: Dataset, folder: str, seed: int) -> Comp
 @lru_cache(maxsize=16)
 def _calibrated(student: str, batch: int, dataset: Dataset, folder: str, seed: int) -> Calibrated:
     return calibrate(
-        _built(student, dataset, folder, seed),
+        build(student, dataset, folder, seed),
         batch=batch,
         calibration=dataset.x_train[:CALIBRATION],
         targets=labels.one_hot(dataset.y_train[:CALIBRATION], dataset.classes),
@@ -137,7 +133,7 @@ def _normalised(program: Program, preset: Preset) -> Any:
 
 def float32(setting: Setting, data: Data, folder: str, seed: int) -> Run:
     """The student in PyTorch's float32, at the same rate and schedule."""
-    return trained(build(setting, data.dataset, folder, seed), setting, data, seed)
+    return trained(build(setting.student, data.dataset, folder, seed), setting, data, seed)
 
 
 def qpytorch(setting: Setting, data: Data, folder: str, seed: int) -> Run:

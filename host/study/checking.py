@@ -56,7 +56,7 @@ def _check(study: Study, setting: Setting, data: Dataset) -> None:
     if setting.arm == "insitu":
         arms.compiled(setting, data, str(study.folder), 0)
         return
-    arms.build(setting, data, str(study.folder), 0)
+    arms.build(setting.student, data, str(study.folder), 0)
     if setting.arm == "qpytorch":
         from insitu.host.study import fake
 

@@ -51,7 +51,7 @@ def run(setting: Setting, data: arms.Data, folder: str, seed: int) -> arms.Run:
     declaration = setting.declaration
     assert declaration is not None
     dataset = data.dataset
-    module = arms.build(setting, dataset, folder, seed)
+    module = arms.build(setting.student, dataset, folder, seed)
     count = arms.CALIBRATION
     targets = labels.one_hot(dataset.y_train[:count], dataset.classes)
     graph = trace(module, dataset.in_shape)

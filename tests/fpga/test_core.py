@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,18 @@ NARROW = CoreParams(
 )
 LOAD = Instruction(opcode=Opcode.LOAD, memory=Memory.ACT, rows=3, cols=5, d_base=1, d_pitch=2)
 STORE = Instruction(opcode=Opcode.STORE, memory=Memory.ACT, rows=3, cols=5, a_base=1, a_pitch=2)
+UPDATE = Instruction(
+    opcode=Opcode.UPDATE,
+    rows=9,
+    cols=10,
+    depth=3,
+    a_pitch=3,
+    b_pitch=3,
+    d_pitch=3,
+    width=8,
+    master_width=16,
+    lr_mul=3,
+)
 HALT = Instruction(opcode=Opcode.HALT)
 
 
@@ -291,22 +304,7 @@ def test_abort_of_a_store_keeps_the_beat_on_display_only() -> None:
 def test_abort_in_the_middle_of_a_pass_leaves_the_core_sound() -> None:
     """The same program again, after aborts at several moments, equals the emulator."""
     bench = Bench(TINY)
-    update = Instruction(
-        opcode=Opcode.UPDATE,
-        rows=9,
-        cols=10,
-        depth=3,
-        a_pitch=3,
-        b_pitch=3,
-        d_pitch=3,
-        width=8,
-        master_width=16,
-        rounding=2,
-        update_rounding=2,
-        lr_mul=3,
-        sa=1,
-        sb=2,
-    )
+    update = replace(UPDATE, rounding=2, update_rounding=2, sa=1, sb=2)
 
     async def script(bench: Bench, ctx: Any) -> None:
         await bench.program((update, HALT))
@@ -332,18 +330,6 @@ def test_abort_in_the_middle_of_a_pass_leaves_the_core_sound() -> None:
 def test_nothing_is_written_after_an_abort() -> None:
     """Rows on their way to the masters are dropped, also where the next instruction goes elsewhere."""
     bench = Bench(TINY)
-    update = Instruction(
-        opcode=Opcode.UPDATE,
-        rows=9,
-        cols=10,
-        depth=3,
-        a_pitch=3,
-        b_pitch=3,
-        d_pitch=3,
-        width=8,
-        master_width=16,
-        lr_mul=3,
-    )
     wgt = bench.core.datapath.memories[Memory.WGT]
 
     def masters(ctx: Any) -> list[int]:
@@ -354,7 +340,7 @@ def test_nothing_is_written_after_an_abort() -> None:
             for k, bank in enumerate(bench.core.datapath.memories[memory].banks):
                 for address in range(9):
                     ctx.set(bank.data[address], 17 + 5 * k + address)
-        await bench.program((update, HALT))
+        await bench.program((UPDATE, HALT))
         await bench.command("start")
         untouched = masters(ctx)
         while masters(ctx) == untouched:
