@@ -192,10 +192,17 @@ def test_spelling_changes_nothing(spelling: str) -> None:
         ({"core": tiny.CORE}, "bits, this core's has"),
     ],
 )
-def test_what_cannot_run_is_refused_before_the_student_is_run(changes: dict[str, Any], message: str) -> None:
-    ran = []
+def test_what_cannot_run_is_refused_before_the_student_is_run(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, forward = [], nn.Linear.forward
+
+    def watched(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        ran.append(layer)
+        return forward(layer, x)
+
     module = mlp([FEATURES, tiny.HIDDEN, CLASSES], seed=0)
-    module[1].register_forward_hook(lambda *_: ran.append(1))
+    monkeypatch.setattr(nn.Linear, "forward", watched)
     with pytest.raises(CompileError, match=message):
         compiled(module, **changes)
     assert not ran
