@@ -28,8 +28,8 @@ class Member:
     """A device between two turns: all that its next one depends on, but what the teacher says.
 
     checkpoint: of its loop; None before its first turn. memory: its feedback. asking: the chunk whose answers it waits
-    for; None before its first turn and after its last. fault: of its memory, for which it takes no more turns; the
-    checkpoint is then of its last sound one.
+    for; None before its first turn and after its last. fault: of its memory, for which it takes no more turns; its
+    checkpoint, of when that was found, then has the incumbent in place of what the memory holds.
     """
 
     number: int
@@ -105,7 +105,8 @@ def _turn(turns: Turns, driver: Driver, member: Member, said: Answers) -> Member
         if asking is None:
             loop.end()
     except MemoryFault as error:
-        return replace(member, asking=None, fault=str(error))
+        sound = replace(loop.checkpoint(), training=loop.guard.incumbent)
+        return replace(member, checkpoint=sound, asking=None, fault=str(error))
     return replace(member, checkpoint=loop.checkpoint(), asking=asking)
 
 

@@ -76,6 +76,7 @@ def run(
         "seed": request.seed,
         "samples": request.policy.samples,
         "labels": request.labels,
+        "pace": request.pace,
         "sharing": request.sharing,
         "accuracy_teacher": known,
         "fleets": fleets,
@@ -104,13 +105,15 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
         devices=devices,
         budget=request.labels,
         sharing=request.sharing,
+        pace=None if request.pace is None else request.pace * request.policy.chunk * devices,
+        rounds=request.rounds,
         batch=request.teacher_batch,
         gold=Gold.of(lesson.dataset, request.gold),
     )
     up, down = [0] * devices, [0] * devices
     answers = [np.empty((0, lesson.dataset.classes), np.float16)] * devices
     program = lesson.compiled.program.to_bytes()
-    rounds = -(-request.policy.samples // request.policy.chunk)
+    rounds = request.rounds
     for number in range(rounds + 1):
         parts = [range(worker, devices, engine.workers) for worker in range(min(engine.workers, devices))]
         jobs = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class Stream:
     Raises InvalidInputError or FeedbackError for values that are none.
     """
 
+    pretext: ClassVar[bool] = False
     order: str = "shuffled"
     bytes: int = 0
     eviction: Eviction = "reservoir"
@@ -138,11 +139,4 @@ class Reserve:
         """Places of kept samples, int64 [count], drawn with replacement; none where nothing is kept."""
         if not len(self):
             return np.empty(0, np.int64)
-        if not balanced:
-            return rng.choice(np.array(self.rows), count)
-        groups = [ids for _, ids in sorted(self._index.by_class.items())]
-        chosen = rng.integers(len(groups), size=count)
-        places = rng.random(count)
-        return np.concatenate(
-            [groups[g].take(np.array([int(p * len(groups[g]))])) for g, p in zip(chosen, places, strict=True)]
-        )
+        return self._index.draw(count, rng, balanced=balanced, newest=None)

@@ -24,8 +24,11 @@ from insitu.host.fleet.runner import Fleet, Lesson
 from insitu.host.fleet.service import TeacherService
 from insitu.host.fleet.sharing import granted, shares
 from insitu.host.online.checkpoint import canonical
+from insitu.host.online.gold import Gold
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlineLoop, OnlinePolicy, Progress
+from insitu.host.online.loop import OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
+from insitu.host.online.progress import Progress
 from insitu.host.store import FeedbackBatch, FeedbackStore
 from insitu.host.store.codec import Codec
 from insitu.host.study import engine
@@ -149,6 +152,38 @@ def test_a_spent_budget_ends_labels_and_not_the_fleet(sharing: Any) -> None:
         assert one.checkpoint.progress["steps"] > 0
 
 
+@pytest.mark.parametrize("sharing", ["equal", "lent"])
+def test_gold_questions_are_paid_for_by_the_budget(sharing: Any) -> None:
+    """Those of all rounds are laid by; at a pace of 24 a round each round has its own."""
+    short = replace(REQUEST.policy, samples=96)
+    fast, paced = (operated(labels=72, pace=pace, sharing=sharing, policy=short).service for pace in (None, 72 / 192))
+    assert sum(fast.given) == sum(paced.given) == 72 - 8 * 3
+    assert fast.load.samples == sum(fast.given) + fast.load.questions < 72
+    assert (paced.load.samples, paced.load.questions) == (72, 24)
+
+
+@pytest.mark.parametrize("sharing", ["equal", "lent"])
+def test_a_paced_budget_lasts(sharing: Any) -> None:
+    gold = Gold(x=np.zeros((1, 2), np.float32), y=np.zeros(1, np.int64), count=2)
+    service = TeacherService(
+        lambda x: np.eye(2, dtype=np.float32)[np.zeros(len(x), int)],
+        devices=3,
+        budget=50,
+        sharing=sharing,
+        pace=10,
+        rounds=6,
+        gold=gold,
+    )
+    bought = []
+    for each in (9, 0, 9, 9, 9, 9):
+        service.answer([np.zeros((each, 2), np.uint8)] * 3)
+        bought.append(service.load.samples)
+    # A round's share is ten, two of them questions: six rounds' are laid by.
+    assert bought == [10, 10, 28, 38, 46, 46]
+    assert max(service.given) - min(service.given) <= 1
+    assert sum(service.given) == 50 - 6 * 2
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6),
     st.integers(0, 60),
@@ -211,7 +246,11 @@ def test_a_device_of_faulty_memory_is_set_aside_and_the_others_go_on(monkeypatch
     assert not second.fault
     assert first.checkpoint is not None
     assert second.checkpoint is not None
-    assert first.checkpoint.progress["samples"] < REQUEST.policy.samples
+    assert 0 < first.checkpoint.progress["samples"] < REQUEST.policy.samples
+    # All of it of the moment in which the fault was found, but for weights, which are the incumbent's.
+    assert first.checkpoint.progress["labels"] == len(first.memory) > 0
+    assert first.checkpoint.progress["steps"] > 0 < first.checkpoint.progress["cycles"]
+    assert same(first.checkpoint.training, first.checkpoint.served)
     assert second.checkpoint.progress["samples"] == REQUEST.policy.samples
     found = runner.measured(REQUEST, lesson(), fleet)
     assert found["faulty"] == 1
@@ -275,6 +314,8 @@ def test_memory_keeps_what_the_store_would(tmp_path: Any) -> None:
         ({"devices": (0,)}, r"devices is \[0\]"),
         ({"scenes": ()}, "no scenes"),
         ({"labels": 0}, "labels is 0"),
+        ({"labels": 32}, "labels is 32: 4 rounds of 8 gold questions leave none"),
+        ({"pace": -1}, "pace is -1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"sharing": "first"}, "sharing 'first': allowed are equal, lent"),
         ({"memory_bytes": 5}, "a memory of 5 bytes"),
