@@ -35,6 +35,7 @@ def fleet(
     labels: Annotated[int | None, typer.Option(min=1, help="Labels bought of the teacher for the whole fleet.")] = None,
     pace: Annotated[float | None, typer.Option(help="Labels a sample of the streams so far, at most.")] = None,
     sharing: Annotated[str, typer.Option(help="`equal` parts, or `lent`: what some leave, others may have.")] = "lent",
+    peers: Annotated[int, typer.Option(min=0, help="Devices of its scene asked when the teacher has none left.")] = 0,
     teacher_batch: Annotated[int, typer.Option(min=1, help="Samples the teacher takes at a time.")] = 256,
     gold: Annotated[int, typer.Option(min=0, help="Questions beside each round that find out a teacher who lies.")] = 8,
     memory_bytes: Annotated[int, typer.Option(min=1, help="Feedback that a device keeps.")] = 50_000,
@@ -76,6 +77,7 @@ def fleet(
         labels=labels,
         pace=pace,
         sharing=sharing,  # type: ignore[arg-type]  # checked there
+        peers=peers,
         teacher_batch=teacher_batch,
         gold=gold,
         memory_bytes=memory_bytes,

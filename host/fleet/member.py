@@ -69,7 +69,7 @@ def take(turns: Turns) -> list[Member]:
     The devices take turns on one emulator of this process: a device is its masters, velocities, scale registers and
     seed, which come and go with it, so that a fleet needs one prepared program however large it is.
     """
-    driver = _device(turns.program)
+    driver = device(turns.program)
     return [_turn(turns, driver, member, said) for member, said in zip(turns.members, turns.answers, strict=True)]
 
 
@@ -120,7 +120,7 @@ def _seed(request: FleetRun, number: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _device(program: bytes) -> Driver:
+def device(program: bytes) -> Driver:
     """This process's emulator, the program in it."""
     made = Program.from_bytes(program)
     driver = open_device(made.core)

@@ -28,7 +28,8 @@ class FleetRun:
 
     devices: sizes of the fleet, each run by itself; a device meets the same in every fleet that it is in. scenes:
     device k is in the one at k modulo their number. labels: bought of the teacher in all, None for any number; pace: of
-    them, at most so many a sample of the devices' streams so far; sharing: who gets them. teacher_batch: samples it
+    them, at most so many a sample of the devices' streams so far; sharing: who gets them. peers: other devices of
+    its scene that a device asks about what the teacher has no label left for; 0 for none. teacher_batch: samples it
     takes at a time. gold: questions beside each round's, of the laboratory's images, labels like any other; 0 for none.
     memory_bytes: feedback that a device keeps. policy: of each.
     """
@@ -46,6 +47,7 @@ class FleetRun:
     labels: int | None = None
     pace: float | None = None
     sharing: Sharing = "lent"
+    peers: int = 0
     teacher_batch: int = 256
     gold: int = 8
     memory_bytes: int = 50_000
@@ -63,6 +65,8 @@ class FleetRun:
         for name in ("labels", "teacher_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least 1")
+        if self.peers < 0:
+            raise HostError(f"peers is {self.peers}: must be at least 0")
         check_gold(self.gold)
         if self.labels is not None and self.labels <= self.gold * self.rounds:
             raise HostError(

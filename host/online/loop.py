@@ -226,15 +226,16 @@ class OnlineLoop:
         return left if left >= max(1, gold) else 0
 
     def learn(self, asking: Asking, taught: npt.NDArray[np.float32] | None) -> Chunk:
-        """Train on what the teacher said, float32 [m, classes] of the first m samples asked; None: it said nothing.
-        Then have the guard look, if it is time."""
+        """Train on what was said, float32 [m, classes] of the first m samples asked, NaN of those that nothing was said
+        of; None: of none of them. Then have the guard look, if it is time."""
         losses: list[float] = []
-        if taught is not None and len(taught):
-            fresh = self._feedback(asking, taught)
+        said = np.empty(0, np.int64) if taught is None else np.flatnonzero(~np.isnan(taught).any(axis=1))
+        if taught is not None and len(said):
+            fresh = self._feedback(asking, said, taught[said])
             ids = self.store.append(fresh)
             self.progress.labels += len(fresh)
             if self.user is not None:
-                positions = (asking.first + asking.rows[: len(fresh)]).tolist()
+                positions = (asking.first + asking.rows[said]).tolist()
                 self.progress.asked = list(zip(positions, ids, strict=True))
             if not fresh.held_out.all():
                 for batch in self._composer.epoch(self.store, self.progress.steps, fresh):
@@ -271,16 +272,15 @@ class OnlineLoop:
             self.progress.true_labels += int(self.store.attach_label(ids[known], labels[known]).sum())
         self.progress.asked = []
 
-    def _feedback(self, asking: Asking, taught: npt.NDArray[np.float32]) -> FeedbackBatch:
-        """What the store gets of a chunk: the first samples asked, as many as were taught."""
-        n = len(taught)
+    def _feedback(self, asking: Asking, said: Labels, taught: npt.NDArray[np.float32]) -> FeedbackBatch:
+        """What the store gets of a chunk: the samples asked that something was said of."""
         return FeedbackBatch.of(
-            np.rint(asking.x[:n] * 255).astype(np.uint8),
+            np.rint(asking.x[said] * 255).astype(np.uint8),
             taught,
-            asking.logits[:n],
-            source=asking.source[:n],
-            held_out=asking.held_out[:n],
-            keys=_keys(self._name, asking.first + asking.rows[:n]),
+            asking.logits[said],
+            source=asking.source[said],
+            held_out=asking.held_out[said],
+            keys=_keys(self._name, asking.first + asking.rows[said]),
             logits_exponent=asking.exponent,
         )
 

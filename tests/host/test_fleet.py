@@ -19,6 +19,7 @@ from insitu.host.device import Driver
 from insitu.host.errors import HostError
 from insitu.host.fleet import member, runner
 from insitu.host.fleet.memory import Memory
+from insitu.host.fleet.peers import circle
 from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.runner import Fleet, Lesson
 from insitu.host.fleet.service import TeacherService
@@ -92,6 +93,33 @@ def test_the_same_bits_wherever_devices_take_their_turns(name: str, devices: int
     assert_same(operated(name, 2, devices), here() if devices == 2 else operated(devices=devices))
 
 
+def test_whom_a_device_asks() -> None:
+    assert [circle(k, 7, 2, 2) for k in range(7)] == [[2, 4], [3, 5], [4, 6], [5, 1], [6, 0], [1, 3], [0, 2]]
+    assert circle(1, 7, 2, 9) == [3, 5]
+    assert circle(0, 1, 2, 3) == circle(0, 9, 2, 0) == []
+
+
+def test_peers_answer_what_the_teacher_has_no_label_for() -> None:
+    """Twenty labels for four devices in two scenes, then those of the other device there, but of nothing held out."""
+    alone, together = (operated(labels=20, peers=peers, devices=4, gold=0) for peers in (0, 3))
+    assert together.service.given == alone.service.given
+    assert alone.heard == [0] * 4
+    for k, one in enumerate(together.members):
+        assert one.checkpoint is not None
+        assert 0 < together.heard[k] < together.service.refused[k]
+        assert one.checkpoint.progress["labels"] == together.service.given[k] + together.heard[k]
+        kept = FeedbackBatch.concat(list(one.memory.iterate(64)))
+        assert kept.held_out.sum() <= together.service.given[k]
+        np.testing.assert_allclose(kept.teacher.sum(axis=1), 1, atol=0.01)
+        asked, answered = together.bytes_up[k], together.bytes_down[k]
+        assert answered == 2 * 10 * (together.service.given[k] + together.heard[k])
+        assert asked == 64 * (together.service.given[k] + together.service.refused[k] + together.heard[k])
+        before = alone.members[k].checkpoint
+        assert before is not None
+        assert one.checkpoint.progress["cycles"] > before.progress["cycles"]
+    assert_same(together, operated("processes", 2, 4, labels=20, peers=3, gold=0))
+
+
 class Elementwise(nn.Module):
     """A teacher whose answer to a sample is the same bits in any batch: no product of matrices."""
 
@@ -105,7 +133,7 @@ def test_a_device_is_the_same_in_a_larger_fleet() -> None:
     request = replace(REQUEST, gold=0)  # which none would believe
     with engine.opened("processes", 1) as pool:
         small = runner.operate(request, taught, 2, pool)
-        emulator = member._device(taught.compiled.program.to_bytes())
+        emulator = member.device(taught.compiled.program.to_bytes())
         emulator.write_weights({name: q // 2 for name, q in taught.compiled.masters.items()})
         emulator.seed = 999
         for scale in range(len(emulator.program.scales)):
@@ -316,6 +344,7 @@ def test_memory_keeps_what_the_store_would(tmp_path: Any) -> None:
         ({"labels": 0}, "labels is 0"),
         ({"labels": 32}, "labels is 32: 4 rounds of 8 gold questions leave none"),
         ({"pace": -1}, "pace is -1"),
+        ({"peers": -1}, "peers is -1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"sharing": "first"}, "sharing 'first': allowed are equal, lent"),
         ({"memory_bytes": 5}, "a memory of 5 bytes"),
