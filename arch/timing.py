@@ -57,6 +57,16 @@ TERM_TO_DRAIN = 25
 LOOKUP_TAIL = 29
 #: LOSS: reads of a block: once for the maximum, once for the exponentials.
 LOSS_READS = 2
+#: The longest that anything stays under way once nothing more begins: what is issued last goes through an update with
+#: velocities, or takes the tail of a unit of its own.
+UNDER_WAY = max(
+    max(ISSUE_TO_ACCUMULATOR, TERM_TO_DRAIN) + max(DRAIN_TO_MEMORY, UPDATE_TO_MEMORY + MOMENTUM),
+    LOSS_ROW + LOSS_DIVIDE + LOSS_TAIL + DRAIN_TO_MEMORY,
+    POOL_TAIL,
+    LOOKUP_TAIL,
+    LOAD_TAIL,
+    STORE_HEAD,
+)
 
 
 def setup(n: int) -> int:

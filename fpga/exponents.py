@@ -27,8 +27,8 @@ from insitu.fpga.passes import among, flag
 class ScaleRegisters(wiring.Component):
     """`count` registers of 16 bits: exponent low, next high. Reset to zero, though they lie in distributed memory.
 
-    bus_*, core_*: two readers, whose registers come LATENCY cycles after their index, and two writers, in effect two
-    cycles later. The bus goes first; the core's write waits a cycle then.
+    bus_*, core_*: two readers, whose registers come LATENCY cycles after their index, and two writers. The bus's write
+    is seen by an index two cycles later, the core's by one three cycles later, and one more where the bus goes first.
     """
 
     LATENCY = 2

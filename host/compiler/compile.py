@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,27 @@ class Compiled:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Calibrated:
-    """A student traced and its ranges measured: what compiling it for one core after another has in common.
+class Calibration:
+    """A student traced, and what it is measured on: what compiling it for one core after another has in common.
 
-    batch: samples whose gradients were summed, those of a training step or of a micro-batch.
+    batch: samples whose gradients are summed, those of a training step or of a micro-batch. Samples, targets and
+    sample_range are as `compile_module` takes them.
     """
 
+    module: nn.Module
     graph: Graph
-    ranges: Ranges
     batch: int
+    samples: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32] | None
+    sample_range: float
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Measured when first asked for, by a plan that fits: what does not fit is refused before. Raises CompileError
+        where the graph does not give the module's logits."""
+        found = measure(self.graph, self.samples, self.targets, self.batch)
+        check_same(self.graph, self.module, self.samples)
+        return replace(found, sample=max(found.sample, self.sample_range))
 
 
 def compile_module(
@@ -104,28 +117,31 @@ def calibrate(
     calibration: npt.NDArray[np.float32],
     targets: npt.NDArray[np.float32] | None = None,
     sample_range: float | None = None,
-) -> Calibrated:
-    """Trace a student and measure its ranges; `batch` as in `Calibrated`, the rest as `compile_module` takes it. Raises
-    CompileError likewise."""
+) -> Calibration:
+    """Trace a student; `batch` as in `Calibration`, the rest as `compile_module` takes it. Raises CompileError
+    likewise."""
     if sample_range is not None and not (math.isfinite(sample_range) and sample_range >= 0):
         raise CompileError(f"sample_range {sample_range!r}: must be finite and not negative")
+    if batch < 1:
+        raise CompileError(f"batch {batch}: must be at least 1")
     if calibration.ndim < 2 or calibration.size == 0:
         raise CompileError(f"calibration of shape {calibration.shape}: expected at least one sample, [n, ...]")
     try:
         graph = trace(module, calibration.shape[1:])
-        if batch < 1:
-            raise CompileError(f"batch {batch}: must be at least 1")
-        ranges = measure(graph, calibration, targets, batch)
-        check_same(graph, module, calibration)
     except ArchError as error:
         raise CompileError(str(error)) from error
-    if sample_range is not None:
-        ranges = replace(ranges, sample=max(ranges.sample, sample_range))
-    return Calibrated(graph=graph, ranges=ranges, batch=batch)
+    return Calibration(
+        module=module,
+        graph=graph,
+        batch=batch,
+        samples=calibration,
+        targets=targets,
+        sample_range=sample_range or 0.0,
+    )
 
 
 def compile_calibrated(
-    student: Calibrated,
+    student: Calibration,
     *,
     core: CoreParams,
     declaration: Declaration,
@@ -133,7 +149,7 @@ def compile_calibrated(
     optimizer: Optimizer | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Compiled:
-    """Compile a calibrated student, as `compile_module` does: a training step takes `batch` samples for each of the
+    """Compile a traced student, as `compile_module` does: a training step takes `batch` samples for each of the
     optimizer's micro-batches. Raises CompileError likewise."""
     graph, batch, optimizer = student.graph, student.batch, optimizer or Optimizer()
     try:

@@ -12,7 +12,7 @@ from torch import nn
 
 from insitu.arch.isa import UPDATES
 from insitu.arch.program import Program
-from insitu.host.compiler.compile import Calibrated, Compiled, calibrate, compile_calibrated
+from insitu.host.compiler.compile import Calibration, Compiled, calibrate, compile_calibrated
 from insitu.host.device import open_device
 from insitu.host.study.presets import PRESETS, Preset
 from insitu.host.study.published import published
@@ -61,7 +61,7 @@ def compiled(setting: Setting, dataset: Dataset, folder: str, seed: int) -> Comp
 
 # Most points of a study differ in formats alone: a student of some seed is measured once.
 @lru_cache(maxsize=16)
-def _calibrated(student: str, batch: int, dataset: Dataset, folder: str, seed: int) -> Calibrated:
+def _calibrated(student: str, batch: int, dataset: Dataset, folder: str, seed: int) -> Calibration:
     return calibrate(
         build(student, dataset, folder, seed),
         batch=batch,

@@ -20,6 +20,7 @@ from insitu.arch.program import Program
 from insitu.host.compiler import rate
 from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.device import Driver, open_device
+from insitu.host.errors import CompileError
 from insitu.models.students import mlp
 from tests.host import tiny
 from tests.host.tiny import BATCH, CLASSES
@@ -181,6 +182,32 @@ def test_spelling_changes_nothing(spelling: str) -> None:
     assert made.program.scales == wanted.program.scales
     for mine, theirs in zip(made.masters.values(), wanted.masters.values(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"core": replace(CORE, wgt_depth=8)}, "WGT holds 8 words"),
+        ({"declaration": replace(WIDE, layers={"9": {"weight": WIDE.weight}})}, "overrides layers"),
+        ({"core": tiny.CORE}, "bits, this core's has"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_student_is_run(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, forward = [], nn.Linear.forward
+
+    def watched(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        ran.append(layer)
+        return forward(layer, x)
+
+    module = mlp([FEATURES, tiny.HIDDEN, CLASSES], seed=0)
+    monkeypatch.setattr(nn.Linear, "forward", watched)
+    with pytest.raises(CompileError, match=message):
+        compiled(module, **changes)
+    assert not ran
+    compiled(module)
+    assert ran
 
 
 def test_compiling_leaves_the_module_as_it_was() -> None:

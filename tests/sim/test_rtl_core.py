@@ -7,12 +7,14 @@ from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import SearchStrategy
+from hypothesis.strategies import SearchStrategy, integers
 
 from insitu.arch.isa import Opcode, assemble
 from insitu.arch.params import CoreParams
+from insitu.arch.registers import REGISTERS
 from insitu.sim.emulator import Emulator
 from insitu.sim.rtl.compiled import CompiledEngine
+from insitu.sim.rtl.engine import Until
 from insitu.sim.rtl.lockstep import Lockstep
 from tests.reference.strategies import Case, convolution_sequences, moves, pass_instructions, train_sequences
 from tests.reference.vector_strategies import depthwise_sequences, vector_instructions, vector_sequences
@@ -47,8 +49,13 @@ def engine(request: pytest.FixtureRequest) -> Iterator[CompiledEngine]:
 
 
 def check(engine: CompiledEngine, case: Case, *, stalls: bool = False) -> None:
-    """Run the case on both; everything is equal after every instruction."""
+    """Run the case on both, from a reset; everything is equal after every instruction."""
     engine.reset()
+    compare(engine, case, stalls=stalls)
+
+
+def compare(engine: CompiledEngine, case: Case, *, stalls: bool = False) -> None:
+    """Run the case on both; everything is equal after every instruction."""
     engine.stall(case.seed, **({"send": 0.4, "receive": 0.4, "bus": 0.2} if stalls else {}))
     emulator = Emulator(case.core)
     for memory, image in case.memories.items():
@@ -104,5 +111,28 @@ def test_stalls_change_nothing(engine: CompiledEngine) -> None:
     @given(train_sequences(engine.core, exact=False))
     def run(case: Case) -> None:
         check(engine, case, stalls=True)
+
+    run()
+
+
+def test_an_abort_at_any_moment_leaves_nothing_under_way(engine: CompiledEngine) -> None:
+    control = REGISTERS["CONTROL"]
+
+    @explore(60)
+    @given(train_sequences(engine.core, exact=False), integers(1, 1500))
+    def run(case: Case, moment: int) -> None:
+        engine.reset()
+        emulator = Emulator(case.core)
+        for memory, image in case.memories.items():
+            emulator.set_image(memory, image)
+        Lockstep(emulator, engine).load(assemble(case.instructions))
+        engine.push(case.stream_in)
+        engine.write(REGISTERS["ENTRY"].offset, 0)
+        engine.write(control.offset, control.fields["start"].put(1))
+        engine.run(Until.IDLE, moment)
+        engine.write(control.offset, control.fields["abort"].put(1))
+        assert engine.run(Until.IDLE, 10)
+        engine.drop()
+        compare(engine, case)
 
     run()
