@@ -139,4 +139,11 @@ class Reserve:
         """Places of kept samples, int64 [count], drawn with replacement; none where nothing is kept."""
         if not len(self):
             return np.empty(0, np.int64)
-        return self._index.draw(count, rng, balanced=balanced, newest=None)
+        if not balanced:
+            return rng.choice(np.array(self.rows), count)
+        groups = [ids for _, ids in sorted(self._index.by_class.items())]
+        chosen = rng.integers(len(groups), size=count)
+        places = rng.random(count)
+        return np.concatenate(
+            [groups[g].take(np.array([int(p * len(groups[g]))])) for g, p in zip(chosen, places, strict=True)]
+        )
