@@ -40,7 +40,7 @@ def test_commands_are_those_there_should_be() -> None:
     names = {" ".join(words) for words in commands()}
     assert names == {
         *("demo", "online", "train", "learn", "fleet", "simulate", "disasm", "data list", "data fetch"),
-        *("verify", "hdl", "synth", "scale", "study run", "study report", "study list"),
+        *("verify", "hdl", "synth", "scale", "shrink", "study run", "study report", "study list"),
     }
 
 
