@@ -16,7 +16,8 @@ from tests.host.device_suite import BACKENDS, DriverSuite, same
 from tests.host.device_training import TrainingSuite
 
 
-@pytest.fixture(params=BACKENDS)
+# Those on the compiled core in one process: the other need not wait for it to be compiled.
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

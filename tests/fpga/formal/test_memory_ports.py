@@ -71,7 +71,7 @@ def test_a_store_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     check(Opcode.STORE, rules, tmp_path, velocities=velocities)
 
 
-@pytest.mark.parametrize("opcode", [*PASSES, *VECTOR, Opcode.LOAD])
+@pytest.mark.parametrize("opcode", [*PASSES, Opcode.LOAD, *(pytest.param(v, marks=pytest.mark.slow) for v in VECTOR)])
 def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     """By induction: whatever shape, and however long it takes."""
     check(opcode, ["own_memories"], tmp_path, induction=8)
