@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from insitu.host.cli import data, fleet, hdl, learn, online, program, scale, study, synth, train, verify
+from insitu.host.cli import data, fleet, hdl, learn, online, program, scale, shrink, study, synth, train, verify
 from insitu.host.cli.common import json_alone
 
 #: Exit code of every error a user can mend.
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 TRACEBACK, TRACEBACK_VARIABLE = "--traceback", "INSITU_TRACEBACK"
 #: Packages that the base install goes without, and the extra that brings each.
 EXTRAS = {
-    **dict.fromkeys(("torch", "sklearn", "kornia", "pooch", "requests"), "models"),
+    **dict.fromkeys(("torch", "torch_pruning", "sklearn", "kornia", "pooch", "requests"), "models"),
     **dict.fromkeys(("optuna", "joblib", "polars", "plotly"), "study"),
     **dict.fromkeys(("dask", "distributed", "ray"), "cluster"),
     **dict.fromkeys(("sqlalchemy", "filelock", "scipy", "tensorboard", "matplotlib"), "online"),
@@ -57,6 +57,7 @@ app.command("train")(train.train)
 app.command("learn")(learn.learn)
 app.command("simulate")(program.simulate)
 app.command("scale")(scale.scale)
+app.command("shrink")(shrink.shrink)
 app.command("verify")(verify.verify)
 app.command("hdl")(hdl.hdl)
 app.command("synth")(synth.synth)

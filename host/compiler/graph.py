@@ -80,6 +80,16 @@ class Layer(Node):
         join = np.vstack if self.depthwise else np.column_stack
         return np.asarray(join([self.weights(), self.biases() / operand]), dtype=np.float64)
 
+    def take(self, masters: npt.NDArray[np.float64], operand: float) -> None:
+        """Put what `masters` gives back into the module: its weights, and its biases where it has some."""
+        module, given = self.module, masters.T if self.depthwise else masters
+        by_tap = given[:, : given.shape[1] - self.bias].reshape(self.outputs, -1, 1 if self.depthwise else self.inputs)
+        weight = by_tap.transpose(0, 2, 1).reshape(module.weight.shape)
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
+            if module.bias is not None:
+                module.bias.copy_(torch.from_numpy((given[:, -1] * operand).astype(np.float32)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pool(Node):

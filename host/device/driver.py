@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -244,6 +244,13 @@ class Driver:
                 self._check_status()  # a program that stopped says more than a stream that did
                 raise
         self.wait()
+
+    def run(self, entry: str, given: Mapping[str, Integers], wanted: Sequence[str]) -> dict[str, Integers]:
+        """Run an entry of the program: integers of the tensors that it loads, in its order, [n, width]; the matrices
+        [rows, columns] of those that it stores, likewise."""
+        stored = {name: self._stored(name) for name in wanted}
+        self._run(entry, [self._beats(name, values) for name, values in given.items()], list(stored.values()))
+        return {name: self._matrix(name, buffer) for name, buffer in stored.items()}
 
     # Samples.
 

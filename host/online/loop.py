@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from insitu.arch.program import Program
 from insitu.arch.registers import WORD_MASK
 from insitu.host.batches import BatchComposer, ReplaySource
 from insitu.host.detector import Detector
@@ -197,6 +198,7 @@ class OnlineLoop:
         self.guard = Guard(driver, policy.guard)
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
+        self._shrunk: Program | None = None  # what the driver has, where it is not what the run compiled
         self._name = np.frombuffer(blake2b(identity.encode(), digest_size=8).digest(), np.uint8)
         self._checkpoint = None if folder is None else Path(folder) / "checkpoint.npz"
         self._composer = BatchComposer(batch=driver.program.step_samples, seed=seed, replay_share=policy.replay_share)
@@ -348,8 +350,8 @@ class OnlineLoop:
     def _train(self, samples: FeedbackBatch) -> float:
         """One training step; the mean cross-entropy before it."""
         before = self.driver.counters.saturated
-        targets = _targets(samples)
-        logits = self.driver.train(_real(samples), targets)
+        targets = targets_of(samples)
+        logits = self.driver.train(real(samples), targets)
         self.progress.steps += 1
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -380,7 +382,7 @@ class OnlineLoop:
         newest = np.argsort(-positions)
         _, first = np.unique(self.stream.pictured(positions[newest]), return_index=True)
         batch = batch.select(np.sort(newest[first]))
-        return _real(batch), batch.target_class
+        return real(batch), batch.target_class
 
     # Checkpoints.
 
@@ -401,6 +403,7 @@ class OnlineLoop:
             progress=asdict(self.progress),
             guard=self.guard.state(),
             notes=self.notes,
+            program=self._shrunk,
         )
 
     def _resume(self) -> None:
@@ -416,16 +419,16 @@ class OnlineLoop:
         """Go on from a checkpoint. Raises KeyError, TypeError or ValueError where it lacks something."""
         progress = Progress.of(kept.progress)
         self.guard.resume(kept.served, kept.first, kept.guard)
-        self.progress, self.notes = progress, kept.notes
+        self.progress, self.notes, self._shrunk = progress, kept.notes, kept.program
         self.driver.restore(kept.training)
 
 
-def _real(samples: FeedbackBatch) -> Images:
+def real(samples: FeedbackBatch) -> Images:
     """Stored bytes -> what the student takes: float32 [n, ...] in [0, 1]."""
     return samples.x.astype(np.float32) / np.float32(255)
 
 
-def _targets(samples: FeedbackBatch) -> npt.NDArray[np.float32]:
+def targets_of(samples: FeedbackBatch) -> npt.NDArray[np.float32]:
     """What samples teach, float32 [n, classes]: the true class where it is known, else the teacher's distribution."""
     true = np.eye(samples.classes, dtype=np.float32)[samples.labels]
     return np.where(samples.labels[:, None] >= 0, true, samples.teacher)

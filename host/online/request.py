@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -37,7 +38,9 @@ _REUSED = (STORE, TEACHER)
 
 def is_part(path: Path) -> bool:
     """Whether a run wrote this file of its folder, or was writing it when it was broken off."""
-    return path.name in PARTS + _BESIDE or any(is_unfinished(path.name, part) for part in PARTS)
+    stem, suffix = CHECKPOINT.split(".")
+    before = re.fullmatch(rf"{stem}-\d+\.{suffix}", path.name)  # a shrinking
+    return bool(before) or path.name in PARTS + _BESIDE or any(is_unfinished(path.name, part) for part in PARTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,13 @@ def _check_identity(request: OnlineRun) -> None:
         raise CheckpointError(f"{path}: no online run's identity, or a damaged one ({error})") from error
     if differ:
         raise CheckpointError(f"{request.out} holds a run of {differ}: give this one another folder")
+
+
+def check_begun(folder: Path, *parts: str) -> None:
+    """Raise CheckpointError where a folder has not these parts of a run's."""
+    missing = [part for part in parts if not (folder / part).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} holds no online run that has begun: there is no {missing[0]}")
 
 
 def claim(request: OnlineRun) -> None:

@@ -90,7 +90,7 @@ def run(
         if ended is not None:
             return ended
         claim(request)
-        with _store(request, dataset, program) as store:
+        with open_store(request, dataset, program) as store:
             return _run(request, store, kept, watch, say)
 
 
@@ -149,7 +149,8 @@ def _folder(out: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _store(request: OnlineRun, dataset: Dataset, program: Program) -> FeedbackStore:
+def open_store(request: OnlineRun, dataset: Dataset, program: Program) -> FeedbackStore:
+    """A run's feedback store. program: the one that the request compiles."""
     return FeedbackStore.open(
         request.store or request.out / STORE,
         shape=dataset.in_shape,
@@ -182,7 +183,8 @@ def _run(
         say=say,
     )
     compiled = compile_student(request, scene.student, scene.dataset)
-    compiled.program.save(out / PROGRAM)
+    program = compiled.program if kept is None or kept.program is None else kept.program
+    program.save(out / PROGRAM)
     taught = teachers.soft_labels(scene.teacher, scene.x_test, 1.0)
     teacher_accuracy = float((taught.argmax(axis=1) == scene.y_test).mean())
     with (
@@ -197,6 +199,10 @@ def _run(
         before = accuracy(twin, scene.x_test, scene.y_test)
         clean = accuracy(twin, scene.dataset.x_test, scene.dataset.y_test)
         say(f"the scene: the student falls from {clean:.1%} to {before:.1%}; the teacher has {teacher_accuracy:.1%}")
+        if kept is not None and kept.program is not None:
+            for device in (driver, twin):
+                device.load(kept.program)
+                device.restore(kept.first)
         loop = OnlineLoop(
             driver,
             scene,
@@ -242,7 +248,7 @@ def _run(
         "shift": request.shift,
         "model": request.model,
         "seed": request.seed,
-        "format": request.declaration.short,
+        "format": program.declaration.short,
         "accuracy_clean": clean,
         "accuracy_before": before,
         "accuracy_after": measure.curve.served[-1],
@@ -263,7 +269,7 @@ def _run(
         "seconds": progress.seconds,
         "folder": str(out),
     }
-    write_whole(out / PICTURE, _picture(request, measure.curve, before, teacher_accuracy))
+    write_whole(out / PICTURE, _picture(request, program, measure.curve, before, teacher_accuracy))
     write_whole(out / RESULT, json.dumps(result, indent=2).encode())
     return result
 
@@ -310,7 +316,7 @@ def _scalars(writer: Any, chunk: Chunk, curve: Curve) -> None:
             writer.add_scalar(name, value, at)
 
 
-def _picture(request: OnlineRun, curve: Curve, floor: float, teacher: float) -> bytes:
+def _picture(request: OnlineRun, program: Program, curve: Curve, floor: float, teacher: float) -> bytes:
     """Accuracy against samples seen, with the student's floor and the teacher's line, as a PNG."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
@@ -323,7 +329,7 @@ def _picture(request: OnlineRun, curve: Curve, floor: float, teacher: float) -> 
     axes.set(
         xlabel="samples of the stream seen",
         ylabel="accuracy in the scene, %",
-        title=f"{request.model} on {request.data}, {request.shift}, {request.declaration.short}",
+        title=f"{request.model} on {request.data}, {request.shift}, {program.declaration.short}",
         xlim=(0, max(curve.samples)),
         ylim=(0, 100),
     )
