@@ -149,15 +149,16 @@ def _folder(out: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def open_store(request: OnlineRun, dataset: Dataset, program: Program) -> FeedbackStore:
-    """A run's feedback store. program: the one that the request compiles."""
+def open_store(request: OnlineRun, dataset: Dataset, program: Program, *, as_it_is: bool = False) -> FeedbackStore:
+    """A run's feedback store. program: the one that the request compiles. as_it_is: to read alone."""
     return FeedbackStore.open(
         request.store or request.out / STORE,
         shape=dataset.in_shape,
         classes=dataset.classes,
-        byte_budget=request.store_bytes,
+        byte_budget=None if as_it_is else request.store_bytes,
         seed=request.seed,
         logits_encoding=logits_encoding(program),
+        as_it_is=as_it_is,
     )
 
 

@@ -86,8 +86,7 @@ def run(
         student = students.build(online.model, in_shape=dataset.in_shape, classes=dataset.classes, seed=online.seed)
         graph = twin.rebuilt(student, dataset.in_shape, stages(program))
         twin.load(graph, program, kept.served)
-        # Its budget is the run's affair: here nothing is to be evicted.
-        with open_store(replace(online, store_bytes=1 << 62), dataset, compiled) as store:
+        with open_store(online, dataset, compiled, as_it_is=True) as store:
             feedback = Feedback.of(store, request.samples)
         found = shrink(
             Shrinking(

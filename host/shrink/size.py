@@ -59,8 +59,9 @@ class Sizes:
 
     def largest(self, share: float, measure: Measure, now: Price) -> dict[str, int]:
         """Channels of each set to keep, so that what `measure` counts is at most `share` of what it is now: the same
-        share of each, as large as that allows, then, set by set from the input on, as many more as fill the array's
-        lanes and still are within it. Raises HostError that says what the smallest takes where none is within."""
+        share of each, as large as that allows, then, set by set from the input on and again, up to the next multiple of
+        the array's lanes where that still is within it. Raises HostError that says what the smallest takes where none
+        is."""
         counts = self.counts
         if not counts:
             raise HostError("this student has one layer: it has no channels to do without")
@@ -76,10 +77,13 @@ class Sizes:
             takes = smallest if isinstance(smallest, str) else f"takes {smallest.measured(measure):,}"
             raise HostError(f"{measure} to {share:g}, {budget:,}: with one channel of each layer the student {takes}")
         keep = uniform(counts, ratios[found - 1])
-        for name, count in counts.items():
-            wider = keep | {name: min(count, -(-keep[name] // self.lanes) * self.lanes)}
-            if wider != keep and self._within(wider, measure, budget):
-                keep = wider
+        fills = True
+        while fills:
+            fills = False
+            for name, count in counts.items():
+                wider = keep | {name: min(count, (keep[name] // self.lanes + 1) * self.lanes)}
+                if wider != keep and self._within(wider, measure, budget):
+                    keep, fills = wider, True
         return keep
 
     def _within(self, keep: Keep, measure: Measure, budget: int) -> bool:

@@ -56,6 +56,7 @@ class FeedbackStore:
         teacher_encoding: TeacherEncoding = "float16",
         logits_encoding: LogitsEncoding = "int8",
         timeout_s: float = 10.0,
+        as_it_is: bool = False,
     ) -> Self:
         """Open the store at `target`, or make it where there is none.
 
@@ -70,6 +71,7 @@ class FeedbackStore:
           at any moment. ``power``: also power loss or a crash of the operating system (of the server, in PostgreSQL),
           at the price of a disk flush per `append`.
         - `timeout_s`: how long to wait for another writer before `StoreError`.
+        - `as_it_is`: for who only reads: budget and policy stay what they are.
 
         Raises `FeedbackError` on a bad argument, `StoreFormatError` on a damaged or foreign database (which is left
         untouched), `StoreError` on any other refusal.
@@ -89,7 +91,7 @@ class FeedbackStore:
         queued = None if byte_budget is None else eviction
         store = cls(IndexedDatabase(database, eviction=queued, seed=seed), codec, byte_budget)
         try:
-            store._set_up(database, schema.settings(codec, seed), schema.policy(byte_budget, eviction))
+            store._set_up(database, schema.settings(codec, seed), schema.policy(byte_budget, eviction), as_it_is)
         except BaseException:
             store.close()
             raise
@@ -230,7 +232,7 @@ class FeedbackStore:
     def _capacity(self) -> int | None:
         return None if self._budget is None else self._budget // self._codec.sample_bytes
 
-    def _set_up(self, database: Database, fixed: dict[str, str], chosen: dict[str, str]) -> None:
+    def _set_up(self, database: Database, fixed: dict[str, str], chosen: dict[str, str], as_it_is: bool) -> None:
         with database.read("cannot open") as connection:
             made = schema.is_made(connection, database.name)
         if not made:
@@ -240,7 +242,7 @@ class FeedbackStore:
                     schema.make(connection, {**fixed, **chosen})
         with database.read("cannot open") as connection:
             schema.check_settings(connection, database.name, fixed)
-            same = schema.has(connection, chosen)
+            same = as_it_is or schema.has(connection, chosen)
         database.use_wal()
         if not same:
             with self._database.write("cannot open") as work:
