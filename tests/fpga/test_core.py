@@ -434,7 +434,7 @@ def test_a_reset_at_any_moment_leaves_the_core_as_at_power_up() -> None:
 
     async def script(bench: Bench, ctx: Any) -> None:
         cycles = []
-        for wait in (1, 10, 45, 60, 95, 120, 150, 200, 230, 260):
+        for wait in (1, 45, 95, 150, 200, 260):
             await bench.program(program)
             bench.to_send += beats
             await bench.write("ENTRY", 0)

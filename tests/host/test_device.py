@@ -16,8 +16,7 @@ from tests.host.device_suite import BACKENDS, DriverSuite, same
 from tests.host.device_training import TrainingSuite
 
 
-# Those on the compiled core in one process: the other need not wait for it to be compiled.
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS])
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

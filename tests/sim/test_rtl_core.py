@@ -41,7 +41,7 @@ CORES = {name: SWEPT[name][0] for name in ("n4-widest", "n8-odd")} | {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CORES])
+@pytest.fixture(scope="module", params=list(CORES))
 def engine(request: pytest.FixtureRequest) -> Iterator[CompiledEngine]:
     made = CompiledEngine(CORES[request.param])
     yield made

@@ -48,11 +48,7 @@ def runs(case: SweepCase) -> Iterator[Run]:
 
 #: Cores that take longest to compile: part of `make verify`.
 SLOW = ("n4-odd", "n8-products", "n8-widest", "n32")
-CASES = [
-    # Those of a core in one process: the others need not wait for it to be compiled.
-    pytest.param(case, marks=[pytest.mark.xdist_group(case.core_name), *[pytest.mark.slow] * (case.core_name in SLOW)])
-    for case in cases()
-]
+CASES = [pytest.param(case, marks=pytest.mark.slow if case.core_name in SLOW else ()) for case in cases()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
