@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from insitu.arch.program import Program
 from insitu.host.compiler.rate import with_learning_rate
 from insitu.host.device.driver import Driver
 from insitu.host.errors import HostError
+from insitu.models.schedules import SCHEDULES, Schedule
 
-Schedule = Literal["constant", "linear", "cosine"]
 #: Training steps between two changes of the learning rate, at most: each is a new set of instruction words.
 RATE_STEPS = 8
 #: Changes of it in a run that has as many steps; in a shorter one it changes with each.
@@ -26,9 +26,9 @@ RATE_CHANGES = 32
 class TrainPolicy:
     """How long and how fast.
 
-    epochs: passes over the data. lr: learning rate of the mean loss over a batch, at the start; the schedule takes it
-    to zero at the end (constant: leaves it), in equal stairs of up to RATE_STEPS steps, of which there are at least
-    RATE_CHANGES or one a step. seed: of the order of samples and of stochastic rounding.
+    epochs: passes over the data. lr: learning rate of the mean loss over a batch, before the schedule (of
+    models/schedules.py), which acts in equal stairs of up to RATE_STEPS steps, of which there are at least RATE_CHANGES
+    or one a step. seed: of the order of samples and of stochastic rounding.
     """
 
     epochs: int = 1
@@ -41,19 +41,14 @@ class TrainPolicy:
             raise HostError(f"epochs is {self.epochs}: must be at least 1")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise HostError(f"lr is {self.lr}: must be finite and above 0")
-        if self.schedule not in get_args(Schedule):
-            raise HostError(f"schedule is {self.schedule!r}: allowed are {', '.join(get_args(Schedule))}")
+        if self.schedule not in SCHEDULES:
+            raise HostError(f"schedule is {self.schedule!r}: allowed are {', '.join(SCHEDULES)}")
         if self.seed < 0:
             raise HostError(f"seed is {self.seed}: must be at least 0")
 
     def rate(self, done: float) -> float:
         """The learning rate when a share `done` of all steps, 0 to 1, is over."""
-        match self.schedule:
-            case "linear":
-                return self.lr * (1 - done)
-            case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-        return self.lr
+        return self.lr * SCHEDULES[self.schedule](done)
 
 
 def train(

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from insitu.models.errors import DivergedError, InvalidInputError
-
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-    "step": lambda done: 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01,
-}
-"""What the learning rate is multiplied by when a share `done` in [0, 1) of all steps is behind."""
+from insitu.models.schedules import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -47,8 +40,7 @@ def train(
         x: float32 [n, *image].
         targets: int64 [n] class numbers, or float32 [n, classes] distributions.
         epochs: passes over the data, 0 or more; the last mini-batch of a pass may be smaller.
-        lr: the rate before `schedule`, which acts at every step: "constant", "linear" (to 0), "cosine" (to 0), "step"
-            (a tenth at one half, a hundredth at three quarters).
+        lr: the rate before `schedule` (of models/schedules.py), which acts at every step.
         optimizer: "sgd" or "adam" (which has no use for `momentum`).
         on_epoch: called with (epoch from 0, mean loss) after each pass.
 

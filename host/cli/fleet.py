@@ -32,8 +32,10 @@ def fleet(
     model: Model = "mlp:64-24-10",
     samples: Annotated[int, typer.Option(min=1, help="Samples of each device's stream.")] = 320,
     chunk: Annotated[int, typer.Option(min=1, help="Samples a device answers between two rounds.")] = 32,
-    labels: Annotated[int | None, typer.Option(min=1, help="Labels the teacher gives the whole fleet.")] = None,
+    labels: Annotated[int | None, typer.Option(min=1, help="Labels bought of the teacher for the whole fleet.")] = None,
+    pace: Annotated[float | None, typer.Option(help="Labels a sample of the streams so far, at most.")] = None,
     sharing: Annotated[str, typer.Option(help="`equal` parts, or `lent`: what some leave, others may have.")] = "lent",
+    peers: Annotated[int, typer.Option(min=0, help="Devices of its scene asked when the teacher has none left.")] = 0,
     teacher_batch: Annotated[int, typer.Option(min=1, help="Samples the teacher takes at a time.")] = 256,
     gold: Annotated[int, typer.Option(min=0, help="Questions beside each round that find out a teacher who lies.")] = 8,
     memory_bytes: Annotated[int, typer.Option(min=1, help="Feedback that a device keeps.")] = 50_000,
@@ -58,7 +60,7 @@ def fleet(
     from insitu.arch.params import CoreParams
     from insitu.host.fleet.request import FleetRun, check
     from insitu.host.fleet.runner import run
-    from insitu.host.online.loop import OnlinePolicy
+    from insitu.host.online.policy import OnlinePolicy
     from insitu.host.study import engine as engines
 
     declaration = Declaration.parse(format, exponent=exponents)
@@ -73,7 +75,9 @@ def fleet(
         batch=batch,
         lr=lr,
         labels=labels,
+        pace=pace,
         sharing=sharing,  # type: ignore[arg-type]  # checked there
+        peers=peers,
         teacher_batch=teacher_batch,
         gold=gold,
         memory_bytes=memory_bytes,
@@ -111,13 +115,14 @@ def fleet(
 
 
 def _table(result: dict[str, Any]) -> Table:
-    """A line a fleet; means over devices."""
-    table = Table("devices", "teacher", "labels", "up", "down", "cycles", "accuracy", "below", "time")
+    """A line a fleet; means over devices, but for the labels bought, gold questions among them."""
+    table = Table("devices", "teacher", "bought", "labels", "up", "down", "cycles", "accuracy", "below", "time")
     for one in result["fleets"]:
         load = one["teacher"]
         table.add_row(
             f"{one['devices']:,}",
             f"{load['batches']} x {load['mean_batch']:.0f}, {load['seconds']:.1f} s",
+            f"{load['samples']:,}",
             f"{one['labels']['mean']:.0f} of {one['labels']['mean'] + one['refused']['mean']:.0f}",
             f"{one['bytes_up']['mean'] / 1000:.1f} kB",
             f"{one['bytes_down']['mean'] / 1000:.1f} kB",

@@ -14,6 +14,7 @@ from rich.table import Table
 from insitu.host.cli.common import Batch, Core, Exponents, Format, Json, Model, Root, Seed, console, emit
 
 if TYPE_CHECKING:
+    from insitu.host.online.progress import Progress
     from insitu.host.online.request import OnlineRun
     from insitu.host.online.runner import Status
 
@@ -31,7 +32,8 @@ def online(
     shift: Shift = "rotate:3",
     model: Model = "mlp:784-100-50-10",
     samples: Samples = 6000,
-    labels: Annotated[int | None, typer.Option(min=1, help="Samples the teacher may be asked for.")] = None,
+    labels: Annotated[int | None, typer.Option(min=1, help="Labels bought of the teacher in all.")] = None,
+    pace: Annotated[float | None, typer.Option(help="Labels a sample of the stream so far, at most.")] = None,
     format: Format = "w8a8e8g8",  # the option's name
     exponents: Exponents = "delayed",
     core: Core = "edge16",
@@ -58,7 +60,7 @@ def online(
     from insitu.arch.declaration import Declaration
     from insitu.arch.params import CoreParams
     from insitu.host.detector import Detector
-    from insitu.host.online.loop import OnlinePolicy
+    from insitu.host.online.policy import OnlinePolicy
     from insitu.host.online.request import OnlineRun
 
     declaration = Declaration.parse(format, exponent=exponents)
@@ -75,7 +77,7 @@ def online(
         declaration=declaration,
         batch=batch,
         lr=lr,
-        policy=OnlinePolicy(samples=samples, label_budget=labels, detector=asks),
+        policy=OnlinePolicy(samples=samples, label_budget=labels, pace=pace, detector=asks),
         flag_rate=flag_rate,
         label_rate=label_rate,
         gold=gold,
@@ -99,7 +101,7 @@ def demo(
     Example: `insitu demo`
     """
 
-    from insitu.host.online.loop import OnlinePolicy
+    from insitu.host.online.policy import OnlinePolicy
     from insitu.host.online.request import OnlineRun, check
 
     request = OnlineRun(
@@ -153,7 +155,8 @@ def _carry_out(request: OnlineRun, json: bool) -> None:
     gain = 100 * (result["accuracy_after"] - result["accuracy_before"])
     screen.print(
         f"{result['accuracy_before']:.1%} -> {result['accuracy_after']:.1%} ({gain:+.1f} points) "
-        f"with {result['labels']:,} labels of the teacher; {result['stored']:,} samples kept"
+        f"with {result['bought']:,} labels of the teacher, {result['questions']:,} of them to gold questions; "
+        f"{result['stored']:,} samples kept"
     )
     if result["refused"]:
         screen.print(f"{result['refused']:,} labels were refused: the teacher answered gold questions wrongly (--gold)")
@@ -170,7 +173,7 @@ def _table(status: Status) -> Any:
         ("accuracy now, in training", f"{status.now:.1%}"),
         ("teacher", f"{status.teacher:.1%}"),
         ("samples", f"{progress.samples:,} of {status.run.policy.samples:,}"),
-        ("labels spent", f"{progress.labels:,}" + (f", {progress.refused:,} refused" if progress.refused else "")),
+        ("labels bought", _bought(progress)),
         ("training steps", f"{progress.steps:,}"),
         ("device cycles", f"{progress.cycles:,}"),
         ("busy cells", f"{status.busy:.1%} of {status.run.core.cells}"),
@@ -180,3 +183,9 @@ def _table(status: Status) -> Any:
     for name, value in rows:
         table.add_row(name, value)
     return Group(table, ProgressBar(total=status.run.policy.samples, completed=progress.samples, width=60))
+
+
+def _bought(progress: Progress) -> str:
+    """How many labels, and what became of those that taught nothing."""
+    parts = ((progress.questions, "to gold questions"), (progress.refused, "refused"))
+    return ", ".join([f"{progress.bought:,}"] + [f"{count:,} {what}" for count, what in parts if count])

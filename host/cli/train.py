@@ -41,7 +41,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 1,
     batch: Batch = 64,
     lr: Annotated[float, typer.Option(help="Learning rate at the start, of the mean loss.")] = 0.5,
-    schedule: Annotated[str, typer.Option(help="constant, linear or cosine.")] = "linear",
+    schedule: Annotated[str, typer.Option(help="constant, linear, cosine or step.")] = "linear",
     momentum: Momentum = 0.0,
     weight_decay: WeightDecay = 0.0,
     micro_batches: MicroBatches = 1,

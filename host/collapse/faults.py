@@ -115,9 +115,9 @@ class FaultyDevice(EmulatedDevice):
 
 
 class Injection:
-    """A fault that strikes a loop: `teach` in place of the teacher, `strike` when its time has come."""
+    """A fault, or none, that strikes a loop: `teach` in place of the teacher, `strike` when its time has come."""
 
-    def __init__(self, fault: Fault, teach: Callable[[Real], Real]) -> None:
+    def __init__(self, fault: Fault | None, teach: Callable[[Real], Real]) -> None:
         self.fault, self.struck = fault, False
         self._honest = teach
 

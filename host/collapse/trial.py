@@ -18,7 +18,8 @@ from insitu.host.errors import HostError, MemoryFault
 from insitu.host.fleet.memory import Memory
 from insitu.host.online.gold import Gold
 from insitu.host.online.guard import GuardPolicy, Verdict
-from insitu.host.online.loop import BELIEVED, Chunk, OnlineLoop, OnlinePolicy
+from insitu.host.online.loop import BELIEVED, Chunk, OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.online.request import compile_student, logits_encoding
 from insitu.host.online.scene import Scene
 from insitu.host.store.codec import Codec
@@ -80,8 +81,9 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """A run with a fault. delay: samples from the fault to the first thing said about it, None where nothing was; said:
-    what that was. stopped: whether the device was taken out of service for its memory. promotions: after the fault.
+    """A run with a fault. delay: samples from the fault to the first thing said after it, None where nothing was; said:
+    what that was: a teacher refused, a device rolled back or taken out of service (stopped) for its memory. promotions:
+    after the fault. bought: labels in all; questions: gold ones among them.
     Accuracies in the scene, at_fault: of what was served then; served: of the incumbent at the end, on a sound device;
     in_place: of the incumbent on the device itself, whose memory may be faulty; lowest: of the weights that the device
     trained, after the fault, on a sound one."""
@@ -90,14 +92,16 @@ class Course:
     said: str
     stopped: bool
     promotions: int
+    bought: int
+    questions: int
     at_fault: float
     served: float
     in_place: float
     lowest: float
 
 
-def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Course:
-    """Run the online fix with a fault. Without a guard what is served is what was trained last."""
+def run(setup: Setup, fault: Fault | None, compiled: Compiled, *, guarded: bool) -> Course:
+    """Run the online fix with a fault, or with none. Without a guard what is served is what was trained last."""
     scene, policy = setup.scene, setup.policy
     injection = Injection(fault, lambda x: teachers.soft_labels(scene.teacher, x, setup.temperature))
     stopped = False
@@ -146,6 +150,8 @@ def run(setup: Setup, fault: Fault, compiled: Compiled, *, guarded: bool) -> Cou
         said=noticed[0][1] if noticed else "",
         stopped=stopped,
         promotions=sum(what == Verdict.PROMOTED for _, what in verdicts),
+        bought=loop.progress.bought,
+        questions=loop.progress.questions,
         at_fault=at_fault,
         served=served,
         in_place=in_place,
@@ -176,6 +182,13 @@ class Row:
             "saved": self.saved,
             **asdict(self.guarded),
         }
+
+
+def alarms(setup: Setup, compiled: Compiled, streams: Sequence[int]) -> list[str]:
+    """What is said first where nothing is wrong, "" for nothing: a run of each stream, named by its seed."""
+    first = replace(setup, at=setup.policy.chunk)
+    sound = (replace(first, scene=replace(setup.scene, seed=seed), seed=seed) for seed in streams)
+    return [run(one, None, compiled, guarded=True).said for one in sound]
 
 
 def floor(setup: Setup, compiled: Compiled) -> float:

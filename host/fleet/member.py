@@ -28,8 +28,8 @@ class Member:
     """A device between two turns: all that its next one depends on, but what the teacher says.
 
     checkpoint: of its loop; None before its first turn. memory: its feedback. asking: the chunk whose answers it waits
-    for; None before its first turn and after its last. fault: of its memory, for which it takes no more turns; the
-    checkpoint is then of its last sound one.
+    for; None before its first turn and after its last. fault: of its memory, for which it takes no more turns; its
+    checkpoint, of when that was found, then has the incumbent in place of what the memory holds.
     """
 
     number: int
@@ -69,7 +69,7 @@ def take(turns: Turns) -> list[Member]:
     The devices take turns on one emulator of this process: a device is its masters, velocities, scale registers and
     seed, which come and go with it, so that a fleet needs one prepared program however large it is.
     """
-    driver = _device(turns.program)
+    driver = device(turns.program)
     return [_turn(turns, driver, member, said) for member, said in zip(turns.members, turns.answers, strict=True)]
 
 
@@ -105,7 +105,8 @@ def _turn(turns: Turns, driver: Driver, member: Member, said: Answers) -> Member
         if asking is None:
             loop.end()
     except MemoryFault as error:
-        return replace(member, asking=None, fault=str(error))
+        sound = replace(loop.checkpoint(), training=loop.guard.incumbent)
+        return replace(member, checkpoint=sound, asking=None, fault=str(error))
     return replace(member, checkpoint=loop.checkpoint(), asking=asking)
 
 
@@ -119,7 +120,7 @@ def _seed(request: FleetRun, number: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _device(program: bytes) -> Driver:
+def device(program: bytes) -> Driver:
     """This process's emulator, the program in it."""
     made = Program.from_bytes(program)
     driver = open_device(made.core)

@@ -15,8 +15,9 @@ from insitu.host.fleet.service import Load
 class Outcome:
     """What one device came to. Accuracies in its scene: of the weights it was shipped with, and of those it serves.
 
-    labels: it was given. refused: samples it asked about in vain. steps: trained. cycles: of the device. bytes_up,
-    bytes_down: to the teacher and back. stored_bytes: of feedback kept. fault: for which it was set aside, or "".
+    labels: it was given. refused: samples it asked the teacher about in vain; heard: of those, peers answered. steps:
+    trained. cycles: of the device. bytes_up, bytes_down: to teacher and peers and back. stored_bytes: of feedback kept.
+    fault: for which it was set aside, or "".
     """
 
     device: int
@@ -25,6 +26,7 @@ class Outcome:
     accuracy_after: float
     labels: int
     refused: int
+    heard: int
     steps: int
     cycles: int
     bytes_up: int

@@ -14,7 +14,7 @@ from insitu.host.errors import HostError
 from insitu.host.fleet.memory import Memory
 from insitu.host.fleet.sharing import Sharing, check_sharing
 from insitu.host.online.gold import check_gold
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.policy import OnlinePolicy, check_pace
 from insitu.host.online.request import compile_student, logits_encoding
 from insitu.host.store.codec import Codec
 from insitu.models import students
@@ -27,9 +27,11 @@ class FleetRun:
     """What a fleet's run is made of.
 
     devices: sizes of the fleet, each run by itself; a device meets the same in every fleet that it is in. scenes:
-    device k is in the one at k modulo their number. labels: the teacher gives in all, None for any number; sharing: who
-    gets them. teacher_batch: samples it takes at a time. gold: questions beside each round's, of the laboratory's
-    images; 0 for none. memory_bytes: feedback that a device keeps. policy: of each.
+    device k is in the one at k modulo their number. labels: bought of the teacher in all, None for any number; pace: of
+    them, at most so many a sample of the devices' streams so far; sharing: who gets them. peers: other devices of
+    its scene that a device asks about what the teacher has no label left for; 0 for none. teacher_batch: samples it
+    takes at a time. gold: questions beside each round's, of the laboratory's images, labels like any other; 0 for none.
+    memory_bytes: feedback that a device keeps. policy: of each.
     """
 
     data: str
@@ -43,7 +45,9 @@ class FleetRun:
     lr: float = 0.1
     temperature: float = 1.5
     labels: int | None = None
+    pace: float | None = None
     sharing: Sharing = "lent"
+    peers: int = 0
     teacher_batch: int = 256
     gold: int = 8
     memory_bytes: int = 50_000
@@ -61,8 +65,21 @@ class FleetRun:
         for name in ("labels", "teacher_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least 1")
+        if self.peers < 0:
+            raise HostError(f"peers is {self.peers}: must be at least 0")
         check_gold(self.gold)
+        if self.labels is not None and self.labels <= self.gold * self.rounds:
+            raise HostError(
+                f"labels is {self.labels}: {self.rounds} rounds of {self.gold} gold questions leave none of them; must "
+                f"be at least {self.gold * self.rounds + 1}, or fewer questions"
+            )
+        check_pace(self.pace)
         check_sharing(self.sharing)
+
+    @property
+    def rounds(self) -> int:
+        """In which the teacher is asked: the chunks of a device's stream."""
+        return -(-self.policy.samples // self.policy.chunk)
 
     @property
     def meta(self) -> dict[str, Any]:

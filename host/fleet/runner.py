@@ -13,8 +13,8 @@ import numpy.typing as npt
 from insitu.host.compiler.compile import Compiled
 from insitu.host.device import open_device
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.errors import HostError
 from insitu.host.fleet.member import Member, Turns, begin, take
+from insitu.host.fleet.peers import hear
 from insitu.host.fleet.report import Outcome, row
 from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.service import TeacherService
@@ -44,11 +44,12 @@ class Lesson:
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """A fleet at its end. members: in order. bytes_up, bytes_down: of samples to the teacher and of answers back, by
-    device."""
+    """A fleet at its end. members: in order. heard: samples that peers answered; bytes_up, bytes_down: of samples to
+    the teacher and peers and of answers back; all by device."""
 
     members: list[Member]
     service: TeacherService
+    heard: list[int]
     bytes_up: list[int]
     bytes_down: list[int]
     seconds: float
@@ -76,6 +77,8 @@ def run(
         "seed": request.seed,
         "samples": request.policy.samples,
         "labels": request.labels,
+        "pace": request.pace,
+        "peers": request.peers,
         "sharing": request.sharing,
         "accuracy_teacher": known,
         "fleets": fleets,
@@ -104,13 +107,15 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
         devices=devices,
         budget=request.labels,
         sharing=request.sharing,
+        pace=None if request.pace is None else request.pace * request.policy.chunk * devices,
+        rounds=request.rounds,
         batch=request.teacher_batch,
         gold=Gold.of(lesson.dataset, request.gold),
     )
-    up, down = [0] * devices, [0] * devices
+    up, down, heard = [0] * devices, [0] * devices, [0] * devices
     answers = [np.empty((0, lesson.dataset.classes), np.float16)] * devices
     program = lesson.compiled.program.to_bytes()
-    rounds = -(-request.policy.samples // request.policy.chunk)
+    rounds = request.rounds
     for number in range(rounds + 1):
         parts = [range(worker, devices, engine.workers) for worker in range(min(engine.workers, devices))]
         jobs = [
@@ -123,10 +128,8 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
             )
             for part in parts
         ]
-        for done, result, problem in engine.results((i, (take, job)) for i, job in enumerate(jobs)):
-            if problem:
-                raise HostError(f"a turn of devices failed: {problem}")
-            for k, member in zip(parts[done], result, strict=True):
+        for part, taken in zip(parts, engine.all(take, jobs), strict=True):
+            for k, member in zip(part, taken, strict=True):
                 members[k] = member
         watch(devices, number, rounds)
         if number == rounds:
@@ -136,7 +139,19 @@ def operate(request: FleetRun, lesson: Lesson, devices: int, engine: Engine, wat
         for k in range(devices):
             up[k] += asked[k].nbytes
             down[k] += answers[k].nbytes
-    return Fleet(members=members, service=service, bytes_up=up, bytes_down=down, seconds=time.monotonic() - begun)
+        if request.peers:
+            for k, (count, sent, back) in enumerate(hear(request, program, members, asked, answers, engine)):
+                heard[k] += count
+                up[k] += sent
+                down[k] += back
+    return Fleet(
+        members=members,
+        service=service,
+        heard=heard,
+        bytes_up=up,
+        bytes_down=down,
+        seconds=time.monotonic() - begun,
+    )
 
 
 def measured(request: FleetRun, lesson: Lesson, fleet: Fleet) -> dict[str, Any]:
@@ -163,6 +178,7 @@ def measured(request: FleetRun, lesson: Lesson, fleet: Fleet) -> dict[str, Any]:
                     accuracy_after=of(member.checkpoint.served, scene),
                     labels=fleet.service.given[k],
                     refused=fleet.service.refused[k],
+                    heard=fleet.heard[k],
                     steps=progress["steps"],
                     cycles=progress["cycles"],
                     bytes_up=fleet.bytes_up[k],

@@ -62,13 +62,13 @@ class DeviceLearner:
         self._compiled: Compiled | None = None
         self._lr = 0.0
 
-    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, grown: bool = False) -> None:
+    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, another: bool = False) -> None:
         rounding = self._seed + 1
         if self._compiled is not None:
             rounding = self.driver.seed  # it goes on where it was
             self._pull(self._compiled)
-        if outputs(self.module) != pool.classes:
-            new_head(self.module, pool.classes, seed, grown=grown)
+        if another or outputs(self.module) != pool.classes:
+            new_head(self.module, pool.classes, seed, grown=not another)
         freeze(self.module, trainable)
         some = pool.select(np.random.default_rng(seed).permutation(len(pool))[:CALIBRATION])
         known = some.y != UNKNOWN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class Stream:
     Raises InvalidInputError or FeedbackError for values that are none.
     """
 
+    pretext: ClassVar[bool] = False
     order: str = "shuffled"
     bytes: int = 0
     eviction: Eviction = "reservoir"

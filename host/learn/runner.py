@@ -55,7 +55,8 @@ class Run:
     batch: int
     seed: int
     memories: list[dict[str, Any]] = field(init=False)
-    _pretext: bool = False
+    #: Whether the last stage's labels were a task of its own.
+    _pretext: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.memories = [{} for _ in self.learners]
@@ -72,11 +73,10 @@ class Run:
         pool = stage.samples.pool(first)
         labellers = [stage.labels.begin(pool, context) for context in contexts]
         rate = labellers[0].rate
-        pretext = pool.classes != named.classes
-        grown, self._pretext = not (pretext or self._pretext), pretext
+        another, self._pretext = stage.samples.pretext != self._pretext, stage.samples.pretext
         for k, learner in enumerate(self.learners):
             seed = _seed(self.seed, number, k)
-            learner.begin(pool, stage.trainable, stage.rate(0) * rate, seed=seed, grown=grown)
+            learner.begin(pool, stage.trainable, stage.rate(0) * rate, seed=seed, another=another)
             learner.cycles()
         total = stage.samples.steps(pool, self.batch) * stage.epochs
         stair = stair_of(total)

@@ -18,8 +18,8 @@ from insitu.host.study.reading import Reader, toml
 from insitu.models.curricula.noise import Noise
 from insitu.models.curricula.stage import Curriculum, Stage, Trainable
 from insitu.models.errors import InvalidInputError, ModelsError
+from insitu.models.schedules import SCHEDULES
 from insitu.models.shifts import Shift
-from insitu.models.training import SCHEDULES
 
 SEED_MAX = 2**31 - 2
 
@@ -207,6 +207,10 @@ def _stage(reader: Reader, pools: Mapping[str, PoolSpec], teacher: TeacherSpec |
         raise StudyError(f"{reader.name('samples')} is {sampling!r} and pool {blind[0]!r} has no labels to go by")
     classes = reader.integer("classes", 0, 2) if "classes" in reader else None
     if classes is not None:
+        if samples.pretext:
+            raise StudyError(
+                f"{reader.name('classes')} is {classes} and {sampling} have classes of their own: leave it out"
+            )
         others = [name for name in chosen if not pools[name].classes or max(pools[name].classes) >= classes]
         if others:
             raise StudyError(

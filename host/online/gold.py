@@ -76,7 +76,12 @@ class Gold:
         return cls(x=dataset.x_train, y=dataset.y_train, count=count) if count else None
 
 
-def check_gold(count: int) -> None:
-    """Raise HostError for a number of questions that cannot go with a batch."""
+def check_gold(count: int, budget: int | None = None) -> None:
+    """Raise HostError for a number of questions that cannot go with a batch, or leave a budget of labels no half."""
     if not 0 <= count <= WINDOW:
         raise HostError(f"gold is {count}: must lie from 0 to {WINDOW}")
+    if budget is not None and budget < 2 * count:
+        raise HostError(
+            f"a budget of {budget} labels and {count} gold questions beside each batch: must be at least {2 * count} "
+            "labels, or fewer questions"
+        )

@@ -12,6 +12,9 @@ neither many looks nor many promotions add up to luck. So with probability at le
 at hand (the teacher's, or true ones where they arrived), nothing was ever served that is no better than what it
 replaced. A teacher that errs can mislead the guard: `gold` questions find one out.
 
+A device that is rolled back has the incumbent's program too: with its weights the learning rate that they were trained
+at, so that a rate that was raised since and made training diverge does not do so again.
+
 Whatever weights the guard puts into the device it reads back: a memory with stuck bits holds others. Such a device is
 no good for any weights, so the guard stops with MemoryFault; the incumbent is for a device that holds it.
 """
@@ -45,19 +48,20 @@ class GuardPolicy:
     """When the guard acts.
 
     alpha: chance allowed, over the guard's whole life, of serving weights that are no better than those they replace.
-    every: training steps between looks. loss_factor: collapse where the mean loss of `window` steps is this many times
-    its mean when the incumbent was installed. saturated_share: collapse where more than this share of the elements
-    written were clipped.
+    every: training steps between looks. recent: held-out samples looked at, the newest: older ones are of a scene that
+    may have gone. loss_factor: collapse where the mean loss of `window` steps is this many times its mean when the
+    incumbent was installed. saturated_share: collapse where more than this share of the elements written were clipped.
     """
 
     alpha: float = 0.05
     every: int = 32
+    recent: int = 128
     window: int = 16
     loss_factor: float = 4.0
     saturated_share: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, low in (("every", 1), ("window", 1)):
+        for name, low in (("every", 1), ("recent", 1), ("window", 1)):
             if getattr(self, name) < low:
                 raise HostError(f"{name} is {getattr(self, name)}: must be at least {low}")
         for name in ("alpha", "saturated_share"):
@@ -77,6 +81,7 @@ class Guard:
     def __post_init__(self) -> None:
         self.first: Snapshot = self.driver.snapshot()
         self.incumbent = self.first
+        self._program = self.driver.program  #: that the incumbent was trained by
         self.looks = 0
         self.promotions = 0
         self.rollbacks = 0
@@ -204,11 +209,13 @@ class Guard:
                 )
 
     def _install(self, snapshot: Snapshot) -> None:
-        self.incumbent = snapshot
+        self.incumbent, self._program = snapshot, self.driver.program
         self.promotions += 1
         self._reference_loss = self._mean_loss()
 
     def _roll_back(self, reason: str) -> Verdict:
+        if self.driver.program is not self._program:
+            self.driver.replace_program(self._program)
         self._put(self.incumbent)
         self.rollbacks += 1
         self.reason = reason

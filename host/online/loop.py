@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from insitu.arch.program import Program
 from insitu.arch.registers import WORD_MASK
 from insitu.host.batches import BatchComposer, ReplaySource
-from insitu.host.detector import Detector
 from insitu.host.device.driver import Driver
-from insitu.host.errors import CheckpointError, HostError
+from insitu.host.errors import CheckpointError
 from insitu.host.online.checkpoint import Checkpoint
 from insitu.host.online.gold import Gold
-from insitu.host.online.guard import Guard, GuardPolicy, Verdict
+from insitu.host.online.guard import Guard, Verdict
+from insitu.host.online.policy import OnlinePolicy
+from insitu.host.online.progress import Progress
 from insitu.host.store import FeedbackBatch, Split
 from insitu.models import draws
 
@@ -66,73 +67,6 @@ class Feedback(ReplaySource, Protocol):
 
     def iterate(self, batch: int, split: Split | None = None) -> Iterator[FeedbackBatch]:
         """Everything kept, in order of id, up to `batch` samples at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlinePolicy:
-    """How the loop learns.
-
-    samples: of the stream, in all. chunk: samples answered before the device trains. audit: share of pictures whose
-    samples go to the teacher whatever the student thinks, and are kept for the guard: none of them is ever trained on.
-    replay_share: of a mini-batch, drawn from the store. rehearsals: further mini-batches from the store
-    alone after each chunk. label_budget: samples the teacher may be asked for, None for any number.
-    """
-
-    samples: int = 3000
-    chunk: int = 64
-    audit: float = 0.1
-    rehearsals: int = 4
-    replay_share: float = 0.5
-    label_budget: int | None = None
-    detector: Detector = field(default_factory=lambda: Detector(kind="margin", threshold=0.9))
-    guard: GuardPolicy = field(default_factory=GuardPolicy)
-
-    def __post_init__(self) -> None:
-        for name, low in (("samples", 1), ("chunk", 1), ("rehearsals", 0)):
-            if getattr(self, name) < low:
-                raise HostError(f"{name} is {getattr(self, name)}: must be at least {low}")
-        if not 0 < self.audit < 1:
-            raise HostError(f"audit is {self.audit}: must lie between 0 and 1, the guard needs held-out samples")
-        if not 0 <= self.replay_share < 1:
-            raise HostError(f"replay_share is {self.replay_share}: must be at least 0 and below 1")
-        if self.label_budget is not None and self.label_budget < 1:
-            raise HostError(f"label_budget is {self.label_budget}: must be at least 1")
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    samples: of the stream, answered. labels: the teacher gave. steps: trained. stream_right: answers of the
-    stream that were right when given. flagged: answers the user said were wrong. true_labels: that arrived while their
-    sample was kept. verdicts: of the guard and on the teacher, at which sample. asked: stream positions and store ids
-    of the last chunk's samples, whose true labels may yet arrive. gold: whether the last gold questions were answered
-    rightly. refused: labels that were not taken, for a teacher who answered those wrongly. cycles, macs: of the device,
-    in what is counted here; checkpoints are not. seconds: of running. ended: whether the run has come to its end.
-    """
-
-    samples: int = 0
-    labels: int = 0
-    steps: int = 0
-    stream_right: int = 0
-    flagged: int = 0
-    true_labels: int = 0
-    loss: float = float("nan")
-    saturated_share: float = 0.0
-    verdicts: list[tuple[int, str]] = field(default_factory=list)
-    asked: list[tuple[int, int]] = field(default_factory=list)
-    gold: list[bool] = field(default_factory=list)
-    refused: int = 0
-    cycles: int = 0
-    macs: int = 0
-    seconds: float = field(default=0.0, compare=False)
-    ended: bool = False
-
-    @classmethod
-    def of(cls, state: dict[str, Any]) -> Progress:
-        """From what `asdict` and JSON made of one."""
-        pairs = {name: [tuple(pair) for pair in state[name]] for name in ("verdicts", "asked")}
-        return cls(**state | pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,10 +165,12 @@ class OnlineLoop:
     def counted(self) -> Iterator[None]:
         """Count what the device does in the block as the run's."""
         before = self.driver.counters
-        yield
-        after = self.driver.counters
-        self.progress.cycles += after.cycles - before.cycles
-        self.progress.macs += after.macs - before.macs
+        try:
+            yield
+        finally:  # what a device did before its memory was found faulty it did
+            after = self.driver.counters
+            self.progress.cycles += after.cycles - before.cycles
+            self.progress.macs += after.macs - before.macs
 
     def _turn(self, count: int) -> Chunk:
         asking = self.answer(count)
@@ -247,6 +183,7 @@ class OnlineLoop:
         progress = self.progress
         before = self.gold.trusts(progress.gold)
         answers = self.gold.ask(self.teach, asking.x, asking.first, progress.gold)
+        progress.questions += self.gold.count
         if answers is None:
             progress.refused += len(asking.x)
         if before != (answers is not None):
@@ -267,10 +204,7 @@ class OnlineLoop:
         self.progress.samples += count
         audited = self._audited(first + np.arange(count))
         found = self.policy.detector.detect(logits, flagged)
-        rows = np.flatnonzero(found.asks | audited)
-        if self.policy.label_budget is not None:
-            spent = self.progress.labels + self.progress.refused
-            rows = rows[: max(0, self.policy.label_budget - spent)]
+        rows = np.flatnonzero(found.asks | audited)[: self._affordable()]
         fmt = self.driver.format(self.driver.logits_tensor)
         return Asking(
             first=first,
@@ -283,16 +217,27 @@ class OnlineLoop:
             held_out=audited[rows],
         )
 
+    def _affordable(self) -> int | None:
+        """Samples that the teacher may be asked about now, None for any number. The gold questions that go with them
+        are paid for first; where they would be most of what is bought it is saved for later."""
+        allowed = self.policy.allowed(self.progress.samples)
+        if allowed is None:
+            return None
+        gold = 0 if self.gold is None else self.gold.count
+        left = allowed - self.progress.bought - gold
+        return left if left >= max(1, gold) else 0
+
     def learn(self, asking: Asking, taught: npt.NDArray[np.float32] | None) -> Chunk:
-        """Train on what the teacher said, float32 [m, classes] of the first m samples asked; None: it said nothing.
-        Then have the guard look, if it is time."""
+        """Train on what was said, float32 [m, classes] of the first m samples asked, NaN of those that nothing was said
+        of; None: of none of them. Then have the guard look, if it is time."""
         losses: list[float] = []
-        if taught is not None and len(taught):
-            fresh = self._feedback(asking, taught)
+        said = np.empty(0, np.int64) if taught is None else np.flatnonzero(~np.isnan(taught).any(axis=1))
+        if taught is not None and len(said):
+            fresh = self._feedback(asking, said, taught[said])
             ids = self.store.append(fresh)
             self.progress.labels += len(fresh)
             if self.user is not None:
-                positions = (asking.first + asking.rows[: len(fresh)]).tolist()
+                positions = (asking.first + asking.rows[said]).tolist()
                 self.progress.asked = list(zip(positions, ids, strict=True))
             if not fresh.held_out.all():
                 for batch in self._composer.epoch(self.store, self.progress.steps, fresh):
@@ -329,16 +274,15 @@ class OnlineLoop:
             self.progress.true_labels += int(self.store.attach_label(ids[known], labels[known]).sum())
         self.progress.asked = []
 
-    def _feedback(self, asking: Asking, taught: npt.NDArray[np.float32]) -> FeedbackBatch:
-        """What the store gets of a chunk: the first samples asked, as many as were taught."""
-        n = len(taught)
+    def _feedback(self, asking: Asking, said: Labels, taught: npt.NDArray[np.float32]) -> FeedbackBatch:
+        """What the store gets of a chunk: the samples asked that something was said of."""
         return FeedbackBatch.of(
-            np.rint(asking.x[:n] * 255).astype(np.uint8),
+            np.rint(asking.x[said] * 255).astype(np.uint8),
             taught,
-            asking.logits[:n],
-            source=asking.source[:n],
-            held_out=asking.held_out[:n],
-            keys=_keys(self._name, asking.first + asking.rows[:n]),
+            asking.logits[said],
+            source=asking.source[said],
+            held_out=asking.held_out[said],
+            keys=_keys(self._name, asking.first + asking.rows[said]),
             logits_exponent=asking.exponent,
         )
 
@@ -370,9 +314,9 @@ class OnlineLoop:
         return verdict, agreement
 
     def _held_out(self) -> tuple[Images, Labels]:
-        """The samples kept for the guard, and the best label known of each: of a picture that came more than once the
-        last alone, as the sign test counts each difference as one that owes nothing to the others. Other runs' samples
-        in the store are theirs."""
+        """The newest samples kept for the guard, and the best label known of each: of a picture that came more than
+        once the last alone, as the sign test counts each difference as one that owes nothing to the others. Other runs'
+        samples in the store are theirs."""
         pages = list(self.store.iterate(1024, split="held_out"))
         if not pages:
             return np.empty((0, 1), np.float32), np.empty(0, np.int64)
@@ -381,7 +325,7 @@ class OnlineLoop:
         positions = _positions(batch.keys)
         newest = np.argsort(-positions)
         _, first = np.unique(self.stream.pictured(positions[newest]), return_index=True)
-        batch = batch.select(np.sort(newest[first]))
+        batch = batch.select(np.sort(newest[np.sort(first)[: self.policy.guard.recent]]))
         return real(batch), batch.target_class
 
     # Checkpoints.

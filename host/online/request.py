@@ -20,7 +20,7 @@ from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.checkpoint import Checkpoint, canonical, differences
 from insitu.host.online.gold import check_gold
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.store import store_name
 from insitu.models import students
 from insitu.models.datasets import Dataset, load
@@ -82,7 +82,7 @@ class OnlineRun:
         for name in ("flag_rate", "label_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise HostError(f"{name} is {getattr(self, name)}: must lie from 0 to 1")
-        check_gold(self.gold)
+        check_gold(self.gold, self.policy.label_budget)
         if self.curve < 1:
             raise HostError(f"curve is {self.curve}: must be at least 1")
 
@@ -95,9 +95,7 @@ class OnlineRun:
     def identity(self) -> str:
         """All that decides what the run does but its length: JSON. Where it runs (folder, root, backend), its store's
         budget and its curve's points may change on the way."""
-        named = ["data", "shift", "model", "seed", "batch", "lr", "temperature", "flag_rate", "label_rate"]
-        if self.gold:  # a run that asks none is what it was before there were any
-            named.append("gold")
+        named = ("data", "shift", "model", "seed", "batch", "lr", "temperature", "flag_rate", "label_rate", "gold")
         policy = asdict(self.policy)
         del policy["samples"]
         return canonical(

@@ -21,7 +21,8 @@ from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import HostError
 from insitu.host.online.checkpoint import Checkpoint
 from insitu.host.online.gold import Gold
-from insitu.host.online.loop import Chunk, OnlineLoop, Progress
+from insitu.host.online.loop import Chunk, OnlineLoop
+from insitu.host.online.progress import Progress
 from insitu.host.online.request import (
     IDENTITY,
     LOCK,
@@ -257,6 +258,8 @@ def _run(
         "samples": progress.samples,
         "stream_accuracy": progress.stream_right / progress.samples,
         "labels": progress.labels,
+        "questions": progress.questions,
+        "bought": progress.bought,
         "flagged": progress.flagged,
         "true_labels": progress.true_labels,
         "refused": progress.refused,

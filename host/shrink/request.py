@@ -15,7 +15,7 @@ from insitu.arch.params import CoreParams
 from insitu.host.detector import Detector
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.online.request import CHECKPOINT, IDENTITY, PROGRAM, OnlineRun, check_begun
 from insitu.host.shrink.criteria import By
 from insitu.host.shrink.price import Measure

@@ -95,7 +95,10 @@ class SplitIndex:
 
 
 class SampleIndex:
-    """Both splits, and the keys of samples evicted lately. `revision` says which state of the database it mirrors."""
+    """Both splits, and the keys of samples evicted lately. `revision` says which state of the database it mirrors.
+
+    Of held-out samples the oldest is given up first, whatever the eviction: they show how a student does now.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,11 @@ class SampleIndex:
         revision: int,
         retired: dict[bytes, int] | None = None,
     ) -> None:
-        self.splits: dict[str, SplitIndex] = {split: SplitIndex(eviction, seed) for split in SPLITS}
+        held_out: Eviction | None = None if eviction is None else "oldest"
+        self.splits: dict[str, SplitIndex] = {
+            "train": SplitIndex(eviction, seed),
+            "held_out": SplitIndex(held_out, seed),
+        }
         self.revision = revision
         self.retired = retired or {}
         self._swept = len(self.retired)

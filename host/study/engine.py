@@ -7,12 +7,12 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import joblib
 
-from insitu.host.errors import StudyError
+from insitu.host.errors import HostError, StudyError
 
 ENGINES = ("processes", "ray", "dask")
 #: Environment variables that name a running cluster; without, one is started here with a process a worker.
@@ -40,6 +40,15 @@ class Engine:
             return
         while some := list(itertools.islice(calls, self.workers)):
             yield from parallel(some)
+
+    def all(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        """What comes of each argument, in their order. Raises HostError where one raised."""
+        found: list[Any] = [None] * len(arguments)
+        for number, result, problem in self.results((i, (function, one)) for i, one in enumerate(arguments)):
+            if problem:
+                raise HostError(problem)
+            found[number] = result
+        return found
 
 
 def _guarded(number: int, function: Callable[[Any], Any], argument: Any) -> tuple[int, Any, str]:

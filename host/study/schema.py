@@ -12,7 +12,8 @@ from insitu.fpga.targets import RESOURCES, TARGETS
 from insitu.host.errors import StudyError
 from insitu.host.study.presets import PRESETS
 from insitu.host.study.reading import Reader, toml
-from insitu.host.study.space import POLICIES, ROUNDINGS, SCHEDULES, Axis, read_axes
+from insitu.host.study.space import POLICIES, ROUNDINGS, Axis, read_axes
+from insitu.models.schedules import SCHEDULES
 
 METHODS = ("grid", "one-at-a-time", "random", "optuna")
 #: What a search can aim at: the largest accuracy, the least of all else.
@@ -102,7 +103,7 @@ def parse(data: Mapping[str, Any], path: Path) -> Study:
         "epochs": train.integer("epochs", 5, 1),
         "batch": train.integer("batch", 32, 1, 65535),
         "lr": train.number("lr", 0.2, "numbers above 0", lambda v: v > 0),
-        "schedule": train.text("schedule", "linear", SCHEDULES),
+        "schedule": train.text("schedule", "linear", tuple(SCHEDULES)),
     }
     train.finish()
     base |= _format(top.table("format"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from optuna.distributions import (
     BaseDistribution,
@@ -19,13 +19,12 @@ from insitu.arch.declaration import WIDTHS, ExponentPolicy, Role
 from insitu.arch.numbers import Rounding
 from insitu.host.errors import StudyError
 from insitu.host.study.reading import Reader
-from insitu.host.train import Schedule
+from insitu.models.schedules import SCHEDULES
 
 Value = str | int | float
 
 ROUNDINGS = {rounding.name.lower(): rounding for rounding in Rounding}
 POLICIES = tuple(policy.value for policy in ExponentPolicy)
-SCHEDULES: tuple[str, ...] = get_args(Schedule)
 #: Roles that the axes `bits` and `rounding` set together.
 BITS_ROLES = (Role.WEIGHT, Role.ACTIVATION, Role.ERROR, Role.GRADIENT)
 ROUNDING_ROLES = (Role.ACTIVATION, Role.ERROR, Role.GRADIENT, Role.MASTER)
@@ -38,7 +37,7 @@ _TEXTS: Mapping[str, tuple[str, ...] | None] = {
     "core": None,
     "format": None,
     "exponents": POLICIES,
-    "schedule": SCHEDULES,
+    "schedule": tuple(SCHEDULES),
     "rounding": tuple(ROUNDINGS),
 }
 _WHOLE: Mapping[str, tuple[int, int]] = {"bits": _BITS, "batch": (1, 65535), "epochs": (1, 100_000)}

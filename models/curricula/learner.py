@@ -23,10 +23,10 @@ Gradient = Callable[[Logits], Distributions]
 class Learner(Protocol):
     """A student under training by mini-batches of a fixed size; smaller ones weigh less, by the samples they lack."""
 
-    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, grown: bool = False) -> None:
-        """Get ready for a stage: a new head of `pool.classes` outputs where there are others, its weights from `seed`
-        but where it has `grown`, whose old classes keep theirs; what is trainable; the learning rate to begin with.
-        `pool` shows what samples are like."""
+    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, another: bool = False) -> None:
+        """Get ready for a stage: a head of `pool.classes` outputs where there are others, new weights from `seed`, old
+        classes keep theirs; all of it new where it is `another` task than before; what is trainable; the learning rate
+        to begin with. `pool` shows what samples are like."""
         ...
 
     def set_rate(self, lr: float) -> None:
@@ -61,9 +61,9 @@ class FloatLearner:
     def __init__(self, module: nn.Module, batch: int) -> None:
         self.module, self._batch, self._lr = module.eval(), batch, 0.0
 
-    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, grown: bool = False) -> None:
-        if outputs(self.module) != pool.classes:
-            new_head(self.module, pool.classes, seed, grown=grown)
+    def begin(self, pool: Pool, trainable: Trainable, lr: float, seed: int, *, another: bool = False) -> None:
+        if another or outputs(self.module) != pool.classes:
+            new_head(self.module, pool.classes, seed, grown=not another)
         freeze(self.module, trainable)
         self._lr = lr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,12 @@ Rows = NDArray[np.int64]
 
 
 class SamplePolicy(Protocol):
-    """Which samples, in which order: a function of the context's seed, the pass, and what students answer."""
+    """Which samples, in which order: a function of the context's seed, the pass, and what students answer.
+
+    pretext: whether its labels are a task of its own, so that a student's outputs mean something else before and after.
+    """
+
+    pretext: ClassVar[bool]
 
     def pool(self, context: Context) -> Pool:
         """The samples that are drawn from, made of the context's pool: some of it, or more than it, as they lie or
@@ -37,6 +42,8 @@ class SamplePolicy(Protocol):
 @dataclass(frozen=True)
 class Uniform:
     """Every sample once a pass, in a new order each."""
+
+    pretext: ClassVar[bool] = False
 
     def pool(self, context: Context) -> Pool:
         return context.pool
@@ -110,6 +117,8 @@ class TopK(Uniform):
 class Rotations:
     """Every image turned by 0, 90, 180 and 270 degrees, all four in one mini-batch; the label is the turn, 0 to 3
     (Gidaris et al. 2018, section 2.2: the copies together in the batch learn better)."""
+
+    pretext: ClassVar[bool] = True
 
     def pool(self, context: Context) -> Pool:
         x = context.pool.x

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from insitu.models.curricula.labels import Given, LabelPolicy
 from insitu.models.curricula.samples import SamplePolicy, Uniform
 from insitu.models.errors import InvalidInputError
-from insitu.models.training import SCHEDULES
+from insitu.models.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Stage:
         samples: which samples in which order.
         labels: the target distribution, or the loss, that each gets.
         epochs: passes, at least 1.
-        lr: learning rate of the mean loss over a batch, before `schedule` (of models/training.py).
+        lr: learning rate of the mean loss over a batch, before `schedule` (of models/schedules.py).
         trainable: what moves.
         classes: the student has outputs for so many of the first classes; None for all there are. A later stage of more
             has the head grow: the classes that there were keep their weights.

@@ -9,7 +9,8 @@ from typing import Any
 
 from insitu.host.device import open_device
 from insitu.host.online.checkpoint import canonical
-from insitu.host.online.loop import Chunk, OnlineLoop, OnlinePolicy, User
+from insitu.host.online.loop import Chunk, OnlineLoop, User
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.store import FeedbackStore
 from tests.host import digits
 

@@ -21,7 +21,8 @@ from insitu.host.device import Driver, open_device
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.online.checkpoint import canonical
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlineLoop, OnlinePolicy
+from insitu.host.online.loop import OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.store import FeedbackBatch, FeedbackStore
 
 SEED = 11

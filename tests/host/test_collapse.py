@@ -14,7 +14,7 @@ from insitu.arch.declaration import Declaration, Role
 from insitu.arch.layout import Memory
 from insitu.host.collapse.faults import Bits, Fault, FaultyDevice, LearningRate, Liar
 from insitu.host.collapse.injections import EARLY, LATE, TWENTY
-from insitu.host.collapse.trial import Course, Setup, floor, run, study
+from insitu.host.collapse.trial import Course, Setup, alarms, floor, run, study
 from insitu.host.compiler.compile import Compiled
 from insitu.host.device import Driver, open_device
 from insitu.host.errors import HostError, MemoryFault
@@ -73,9 +73,12 @@ def test_a_collapse_is_noticed_and_does_not_reach_what_is_served(fault: Fault, s
 
 
 def test_where_nothing_is_wrong_nothing_is_said() -> None:
-    found = course(LearningRate(rate=setup().lr))
+    found = run(setup(), None, compiled(), guarded=True)
     assert (found.said, found.delay) == ("", None)
     assert found.served > shipped() + 0.2
+    assert found.questions == 8 * setup().policy.samples // setup().policy.chunk < found.bought
+    short = replace(setup(), at=EARLY, policy=replace(setup().policy, samples=256))
+    assert alarms(short, compiled(), [1]) == [""]
 
 
 def test_a_liar_from_the_start_is_found_out_by_gold_alone() -> None:

@@ -19,13 +19,17 @@ from insitu.host.device import Driver
 from insitu.host.errors import HostError
 from insitu.host.fleet import member, runner
 from insitu.host.fleet.memory import Memory
+from insitu.host.fleet.peers import circle
 from insitu.host.fleet.request import FleetRun, check
 from insitu.host.fleet.runner import Fleet, Lesson
 from insitu.host.fleet.service import TeacherService
 from insitu.host.fleet.sharing import granted, shares
 from insitu.host.online.checkpoint import canonical
+from insitu.host.online.gold import Gold
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlineLoop, OnlinePolicy, Progress
+from insitu.host.online.loop import OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
+from insitu.host.online.progress import Progress
 from insitu.host.store import FeedbackBatch, FeedbackStore
 from insitu.host.store.codec import Codec
 from insitu.host.study import engine
@@ -89,6 +93,33 @@ def test_the_same_bits_wherever_devices_take_their_turns(name: str, devices: int
     assert_same(operated(name, 2, devices), here() if devices == 2 else operated(devices=devices))
 
 
+def test_whom_a_device_asks() -> None:
+    assert [circle(k, 7, 2, 2) for k in range(7)] == [[2, 4], [3, 5], [4, 6], [5, 1], [6, 0], [1, 3], [0, 2]]
+    assert circle(1, 7, 2, 9) == [3, 5]
+    assert circle(0, 1, 2, 3) == circle(0, 9, 2, 0) == []
+
+
+def test_peers_answer_what_the_teacher_has_no_label_for() -> None:
+    """Twenty labels for four devices in two scenes, then those of the other device there, but of nothing held out."""
+    alone, together = (operated(labels=20, peers=peers, devices=4, gold=0) for peers in (0, 3))
+    assert together.service.given == alone.service.given
+    assert alone.heard == [0] * 4
+    for k, one in enumerate(together.members):
+        assert one.checkpoint is not None
+        assert 0 < together.heard[k] < together.service.refused[k]
+        assert one.checkpoint.progress["labels"] == together.service.given[k] + together.heard[k]
+        kept = FeedbackBatch.concat(list(one.memory.iterate(64)))
+        assert kept.held_out.sum() <= together.service.given[k]
+        np.testing.assert_allclose(kept.teacher.sum(axis=1), 1, atol=0.01)
+        asked, answered = together.bytes_up[k], together.bytes_down[k]
+        assert answered == 2 * 10 * (together.service.given[k] + together.heard[k])
+        assert asked == 64 * (together.service.given[k] + together.service.refused[k] + together.heard[k])
+        before = alone.members[k].checkpoint
+        assert before is not None
+        assert one.checkpoint.progress["cycles"] > before.progress["cycles"]
+    assert_same(together, operated("processes", 2, 4, labels=20, peers=3, gold=0))
+
+
 class Elementwise(nn.Module):
     """A teacher whose answer to a sample is the same bits in any batch: no product of matrices."""
 
@@ -102,7 +133,7 @@ def test_a_device_is_the_same_in_a_larger_fleet() -> None:
     request = replace(REQUEST, gold=0)  # which none would believe
     with engine.opened("processes", 1) as pool:
         small = runner.operate(request, taught, 2, pool)
-        emulator = member._device(taught.compiled.program.to_bytes())
+        emulator = member.device(taught.compiled.program.to_bytes())
         emulator.write_weights({name: q // 2 for name, q in taught.compiled.masters.items()})
         emulator.seed = 999
         for scale in range(len(emulator.program.scales)):
@@ -147,6 +178,38 @@ def test_a_spent_budget_ends_labels_and_not_the_fleet(sharing: Any) -> None:
         assert one.checkpoint is not None
         assert one.checkpoint.progress["samples"] == REQUEST.policy.samples
         assert one.checkpoint.progress["steps"] > 0
+
+
+@pytest.mark.parametrize("sharing", ["equal", "lent"])
+def test_gold_questions_are_paid_for_by_the_budget(sharing: Any) -> None:
+    """Those of all rounds are laid by; at a pace of 24 a round each round has its own."""
+    short = replace(REQUEST.policy, samples=96)
+    fast, paced = (operated(labels=72, pace=pace, sharing=sharing, policy=short).service for pace in (None, 72 / 192))
+    assert sum(fast.given) == sum(paced.given) == 72 - 8 * 3
+    assert fast.load.samples == sum(fast.given) + fast.load.questions < 72
+    assert (paced.load.samples, paced.load.questions) == (72, 24)
+
+
+@pytest.mark.parametrize("sharing", ["equal", "lent"])
+def test_a_paced_budget_lasts(sharing: Any) -> None:
+    gold = Gold(x=np.zeros((1, 2), np.float32), y=np.zeros(1, np.int64), count=2)
+    service = TeacherService(
+        lambda x: np.eye(2, dtype=np.float32)[np.zeros(len(x), int)],
+        devices=3,
+        budget=50,
+        sharing=sharing,
+        pace=10,
+        rounds=6,
+        gold=gold,
+    )
+    bought = []
+    for each in (9, 0, 9, 9, 9, 9):
+        service.answer([np.zeros((each, 2), np.uint8)] * 3)
+        bought.append(service.load.samples)
+    # A round's share is ten, two of them questions: six rounds' are laid by.
+    assert bought == [10, 10, 28, 38, 46, 46]
+    assert max(service.given) - min(service.given) <= 1
+    assert sum(service.given) == 50 - 6 * 2
 
 
 @given(
@@ -211,7 +274,11 @@ def test_a_device_of_faulty_memory_is_set_aside_and_the_others_go_on(monkeypatch
     assert not second.fault
     assert first.checkpoint is not None
     assert second.checkpoint is not None
-    assert first.checkpoint.progress["samples"] < REQUEST.policy.samples
+    assert 0 < first.checkpoint.progress["samples"] < REQUEST.policy.samples
+    # All of it of the moment in which the fault was found, but for weights, which are the incumbent's.
+    assert first.checkpoint.progress["labels"] == len(first.memory) > 0
+    assert first.checkpoint.progress["steps"] > 0 < first.checkpoint.progress["cycles"]
+    assert same(first.checkpoint.training, first.checkpoint.served)
     assert second.checkpoint.progress["samples"] == REQUEST.policy.samples
     found = runner.measured(REQUEST, lesson(), fleet)
     assert found["faulty"] == 1
@@ -275,6 +342,9 @@ def test_memory_keeps_what_the_store_would(tmp_path: Any) -> None:
         ({"devices": (0,)}, r"devices is \[0\]"),
         ({"scenes": ()}, "no scenes"),
         ({"labels": 0}, "labels is 0"),
+        ({"labels": 32}, "labels is 32: 4 rounds of 8 gold questions leave none"),
+        ({"pace": -1}, "pace is -1"),
+        ({"peers": -1}, "peers is -1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"sharing": "first"}, "sharing 'first': allowed are equal, lent"),
         ({"memory_bytes": 5}, "a memory of 5 bytes"),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from insitu.host.errors import HostError
-from insitu.host.online.gold import WINDOW, Gold
+from insitu.host.online.gold import WINDOW, Gold, check_gold
 from insitu.host.online.loop import BELIEVED, REFUSED, OnlineLoop
 from tests.host import digits
 from tests.host.looping import Stopped, looping, stop_after
@@ -115,13 +115,33 @@ def test_a_teacher_that_is_honest_again_is_believed_again(tmp_path: Path) -> Non
         assert said == [REFUSED, BELIEVED]
 
 
-def test_what_a_refused_teacher_said_is_paid_for(tmp_path: Path) -> None:
-    with looping(tmp_path, samples=640, label_budget=100) as loop:
-        loop.gold, loop.teach = gold(), Lying(loop, honest=2)
+def test_what_a_refused_teacher_said_is_paid_for_and_so_are_questions(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=320, label_budget=100) as loop:
+        loop.gold, loop.teach = gold(), (lying := Lying(loop, honest=2))
         progress = loop.run()
         assert progress.labels > 0
         assert progress.refused > 0
-        assert progress.labels + progress.refused == 100
+        assert progress.questions == 8 * lying.calls
+        assert lying.table.asked == progress.bought == progress.labels + progress.refused + progress.questions
+        assert 100 - 16 < progress.bought <= 100
+
+
+def test_questions_are_never_most_of_what_is_bought(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=320, pace=0.4) as loop:
+        loop.gold, loop.teach = gold(), Lying(loop, honest=99)
+        asked: list[int] = []
+        progress = loop.run(lambda chunk: asked.append(chunk.asked))
+        assert 0 in asked  # a chunk's share of labels is 12, and its questions are 8
+        assert all(count >= 8 for count in asked if count)
+        assert progress.questions == 8 * sum(count > 0 for count in asked)
+        assert progress.bought <= 0.4 * 320
+
+
+@pytest.mark.parametrize(("count", "budget"), [(8, 15), (16, 31)])
+def test_a_budget_that_questions_would_eat_up(count: int, budget: int) -> None:
+    with pytest.raises(HostError, match=f"a budget of {budget} labels and {count} gold questions beside each batch"):
+        check_gold(count, budget)
+    check_gold(count, budget + 1)
 
 
 def test_a_run_broken_off_knows_what_gold_was_answered(tmp_path: Path) -> None:

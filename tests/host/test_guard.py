@@ -14,7 +14,8 @@ from insitu.host.compiler.rate import with_learning_rate
 from insitu.host.device import open_device
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.online.guard import Guard, GuardPolicy, Verdict
-from insitu.host.online.loop import OnlineLoop, OnlinePolicy
+from insitu.host.online.loop import OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.store import FeedbackStore
 from tests.host import digits
 
@@ -29,6 +30,10 @@ class Weights:
     right: dict[int, npt.NDArray[np.bool_]]
     now: int = 0
     history: list[int] = field(default_factory=list)
+    program: str = "shipped"
+
+    def replace_program(self, program: str) -> None:
+        self.program = program
 
     def snapshot(self) -> Snapshot:
         return Snapshot(masters={}, scales=np.zeros((0, 2), np.int64), seed=self.now)
@@ -92,6 +97,18 @@ def test_a_worse_challenger_is_rolled_back() -> None:
     assert driver.now == 0
     assert guard.rollbacks == 1
     assert "30 of 100" in guard.reason
+
+
+@pytest.mark.parametrize(("right", "program"), [(20, "shipped"), (80, "faster")])
+def test_what_a_device_goes_back_to_has_its_program(right: int, program: str) -> None:
+    """A rate that was raised since goes with the weights that it spoilt; one that did well stays."""
+    driver, guard = guarded(first(right))
+    driver.program = "faster"
+    guard.look(X, LABELS)
+    assert driver.program == program
+    driver.right[2], driver.now, driver.program = first(0), 2, "fastest"
+    assert guard.look(X, LABELS) is Verdict.ROLLED_BACK
+    assert driver.program == program
 
 
 @pytest.mark.parametrize(

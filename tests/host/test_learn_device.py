@@ -107,7 +107,7 @@ def test_a_head_that_grows_goes_on_with_the_classes_it_had(one: DeviceLearner) -
     one.begin(pool, Trainable(), lr=0.5, seed=0)
     steps(one, pool)
     before = one.logits(pool.x)
-    one.begin(Pool(x=pool.x, y=pool.y, classes=5), Trainable(), lr=0.5, seed=0, grown=True)
+    one.begin(Pool(x=pool.x, y=pool.y, classes=5), Trainable(), lr=0.5, seed=0)
     after = one.logits(pool.x)
     assert after.shape == (40, 5)
     # Exponents may be others now; a head of other weights would be off by more than answers are large.

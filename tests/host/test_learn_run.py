@@ -162,12 +162,28 @@ def test_a_class_unseen_before_has_the_head_grow() -> None:
         assert ran["turned between"][arithmetic][0][-1]["accuracy"] < first["accuracy"] - 0.2
 
 
+def test_a_pretext_has_a_head_of_its_own_where_there_are_as_many_classes() -> None:
+    """Four turns, four classes."""
+    known = {"pool": "four", "classes": 4}
+    turned = {"pool": "four", "samples": "rotations", "epochs": 3, "lr": 0.3}
+    stages = [{**known, "epochs": 6, "lr": 0.3}, turned, {**known, "lr": 1e-4}]
+    pools = {"four": {"count": 64, "classes": [0, 1, 2, 3]}}
+    teacher = {**FILE["teacher"], "pool": "four"}
+    found = plan({**FILE, "seeds": [0], "pools": pools, "teacher": teacher, "arms": {"turned": {"stages": stages}}})
+    for arithmetic, (run,) in experiment.run(found)["points"][0]["arms"]["turned"].items():
+        assert run[0]["accuracy"] > 0.3, arithmetic  # four of the test set's ten classes
+        assert run[1]["accuracy"] > 0.4
+        assert len(run[1]["by_class"]) == 4
+        assert run[2]["accuracy"] < run[0]["accuracy"] - 0.1
+
+
 @pytest.mark.parametrize(
     ("stage", "quoted"),
     [
         ({"classes": 8}, "arms.plain.stages.0.classes is 8 and pool 'some' has others"),
         ({"classes": 1}, "arms.plain.stages.0.classes is 1: allowed are whole numbers, 2 and above"),
         ({"classes": 8, "pool": "eight", "labels": "soft"}, "classes is 8 and the teacher tells all classes apart"),
+        ({"classes": 8, "pool": "eight", "samples": "rotations"}, "classes is 8 and rotations have classes of their"),
     ],
 )
 def test_heads_that_cannot_be(stage: dict[str, Any], quoted: str) -> None:

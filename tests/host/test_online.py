@@ -15,7 +15,8 @@ from insitu.host.detector import Detector
 from insitu.host.device.snapshot import Snapshot
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlineLoop, OnlinePolicy
+from insitu.host.online.loop import OnlineLoop
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.online.scene import Scene
 from insitu.host.store import FeedbackBatch, Split
 from tests.host import digits
@@ -73,6 +74,28 @@ def test_label_budget(tmp_path: Path, budget: int) -> None:
     with looping(tmp_path, samples=640, label_budget=budget) as loop:
         assert loop.run().labels == budget
         assert table_of(loop).asked == 0
+
+
+def test_a_budget_is_spent_along_the_stream(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=320, label_budget=60, pace=0.25, detector=Detector(kind="all")) as loop:
+        bought: list[int] = []
+        loop.run(lambda chunk: bought.append(chunk.progress.bought))
+    assert bought == [8, 16, 24, 32, 40, 48, 56, 60, 60, 60]
+
+
+def test_what_a_quiet_stretch_leaves_a_busy_one_may_have(tmp_path: Path) -> None:
+    with looping(tmp_path, samples=160, pace=0.5, audit=1e-9, detector=Detector(kind="all")) as loop:
+        detect = loop.policy.detector.detect
+
+        class Quiet:
+            def detect(self, logits: Any, flagged: Any) -> Any:
+                found = detect(logits, flagged)
+                return replace(found, asks=found.asks & (loop.progress.samples > 96))
+
+        loop.policy = replace(loop.policy, detector=Quiet())  # type: ignore[arg-type]
+        asked: list[int] = []
+        loop.run(lambda chunk: asked.append(chunk.asked))
+    assert asked == [0, 0, 0, 32, 32]
 
 
 def test_running_again_stores_nothing_twice(tmp_path: Path) -> None:
@@ -188,6 +211,8 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         ({"replay_share": 1.0}, r"replay_share is 1\.0: must be at least 0 and below 1"),
         ({"replay_share": 7}, "replay_share is 7"),
         ({"label_budget": 0}, "label_budget is 0: must be at least 1"),
+        ({"pace": 0.0}, r"pace is 0\.0: must be finite and above 0"),
+        ({"pace": float("inf")}, "pace is inf"),
     ],
 )
 def test_bad_policy(policy: dict[str, Any], quoted: str) -> None:
@@ -229,12 +254,14 @@ def test_no_picture_is_both_held_out_and_trained_on(tmp_path: Path) -> None:
     assert set(trained) == {key.tobytes() for key in parts["train"].keys}
 
 
-def test_the_guard_is_shown_each_picture_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recent", [5, 128])
+def test_the_guard_is_shown_each_picture_once_the_newest_ones(tmp_path: Path, recent: int) -> None:
     scene = few(60)
     with looping(tmp_path, keep=False, run="b", seed=2, samples=40, detector=Detector(kind="all")) as loop:
         loop.stream, loop.teach = few(40), certain  # another run's samples in the same store
         loop.run()
-    with looping(tmp_path, keep=False, samples=150, rehearsals=0, detector=Detector(kind="all")) as loop:
+    shown = GuardPolicy(recent=recent)
+    with looping(tmp_path, keep=False, samples=150, rehearsals=0, detector=Detector(kind="all"), guard=shown) as loop:
         loop.stream, loop.teach = scene, certain
         seen: list[tuple[Any, Any]] = []
         look = loop.guard.look
@@ -249,14 +276,14 @@ def test_the_guard_is_shown_each_picture_once(tmp_path: Path) -> None:
     audited = loop._audited(positions)
     last = dict(zip(scene.pictured(positions[audited]).tolist(), positions[audited].tolist(), strict=True))
     x, labels = seen[-1]
-    wanted = [np.rint(255 * scene.stream(at, 1)[0][0]) for at in sorted(last.values())]
+    wanted = [np.rint(255 * scene.stream(at, 1)[0][0]) for at in sorted(last.values())[-recent:]]
     np.testing.assert_array_equal(np.rint(255 * x), wanted)
-    assert len(labels) == len(last) < audited.sum()
+    assert len(labels) == min(recent, len(last)) < len(last) + 1 <= audited.sum()
 
 
 @pytest.mark.parametrize(
     ("policy", "quoted"),
-    [({"alpha": 0.0}, "0.0"), ({"alpha": 1.5}, "1.5"), ({"every": 0}, "0"), ({"window": 0}, "0")],
+    [({"alpha": 0.0}, "0.0"), ({"alpha": 1.5}, "1.5"), ({"every": 0}, "0"), ({"recent": 0}, "0"), ({"window": 0}, "0")],
 )
 def test_bad_guard_policy(policy: dict[str, Any], quoted: str) -> None:
     with pytest.raises(HostError, match=quoted):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from insitu.host.online.checkpoint import canonical, differences
-from insitu.host.online.loop import Chunk, Progress
+from insitu.host.online.loop import Chunk
+from insitu.host.online.progress import Progress
 from tests.host.looping import Stopped, looping, stop_after
 
 

@@ -21,7 +21,7 @@ from insitu.host.detector import Detector
 from insitu.host.errors import CheckpointError, HostError
 from insitu.host.online import runner
 from insitu.host.online.guard import GuardPolicy
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.online.request import OnlineRun, claim
 from insitu.host.online.runner import Status, locked
 from insitu.host.store import FeedbackStore, StoreError, StoreMismatchError
@@ -117,11 +117,12 @@ def test_only_the_same_request_goes_on(request_in: Callable[[str], OnlineRun]) -
         (replace(asked, temperature=1.0), "temperature 1.5, not 1.0"),
         (replace(asked, label_rate=0.0), "label_rate 0.5, not 0.0"),
         (replace(asked, store="s.db"), "store None, not s.db"),
-        (replace(asked, gold=8), f"{asked.out} holds a run of gold unset, not 8: give this one another folder"),
+        (replace(asked, gold=8), f"{asked.out} holds a run of gold 0, not 8: give this one another folder"),
         (replace(asked, declaration=static), "declaration.activation.exponent delayed, not static"),
         (replace(asked, policy=replace(policy, chunk=16)), "policy.chunk 32, not 16"),
         (replace(asked, policy=replace(policy, rehearsals=1)), "policy.rehearsals 4, not 1"),
         (replace(asked, policy=replace(policy, label_budget=9)), "policy.label_budget None, not 9"),
+        (replace(asked, policy=replace(policy, pace=0.5)), "policy.pace None, not 0.5"),
         (replace(asked, policy=replace(policy, detector=Detector(kind="all"))), "policy.detector.kind margin, not all"),
         (replace(asked, policy=replace(policy, guard=GuardPolicy(alpha=0.2))), "policy.guard.alpha 0.05, not 0.2"),
     ]:
@@ -207,12 +208,6 @@ def test_a_teacher_who_has_learned_nothing_is_not_believed(request_in: Callable[
     assert found["labels"] == found["steps"] == found["stored"] == 0
     assert 0 < found["refused"] <= 192
     assert found["accuracy_after"] == found["accuracy_before"]
-
-
-def test_a_folder_from_before_there_was_gold_goes_on_without(request_in: Callable[[str], OnlineRun]) -> None:
-    asked = request_in("run")
-    assert "gold" not in json.loads((asked.out / "run.json").read_text())
-    assert "gold" in json.loads(replace(asked, gold=8).identity)
 
 
 @pytest.mark.parametrize("gold", [-1, 17])

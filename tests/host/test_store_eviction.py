@@ -150,6 +150,15 @@ def test_held_out_samples_fill_a_store_with_room(tmp_path: Path) -> None:
         assert kept(store) == [13, 14, *range(17, 25)]
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_of_held_out_samples_the_oldest_goes_first(tmp_path: Path, policy: Any) -> None:
+    with opened(tmp_path / "s", 50, policy) as store:
+        for _ in range(5):
+            store.append(feedback([0, 1, 2] * 10, gaps=range(30), held_out=np.arange(30) < 6))
+        held_out = [int(one) for page in store.iterate(100, split="held_out") for one in page.ids]
+        assert held_out == [*range(93, 97), *range(121, 127)]
+
+
 def test_a_smaller_budget_evicts_at_once(tmp_path: Path) -> None:
     with opened(tmp_path / "s", None, "oldest") as store:
         store.append(feedback([0] * 10))

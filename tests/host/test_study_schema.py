@@ -26,7 +26,7 @@ from tests.host import study_toy as toy
         ("[train]\nepochs = true", "train.epochs is True"),
         ("[train]\nlr = -1.0", "train.lr is -1.0: allowed are numbers above 0"),
         ("[train]\nlr = nan", "train.lr is nan"),
-        ('[train]\nschedule = "step"', "train.schedule is 'step': allowed are constant, linear, cosine"),
+        ('[train]\nschedule = "slow"', "train.schedule is 'slow': allowed are constant, linear, cosine, step"),
         ("train = 3", "train is 3: a table is wanted"),
         ('[format]\npreset = "nito"', "format.preset is 'nito': allowed are niti, nitro-d, wage, q2.7"),
         ('[format]\npreset = "niti"\nbits = "w8"', "format.bits: no such key"),

@@ -9,7 +9,7 @@ import pytest
 from insitu.host.compiler import rate
 from insitu.host.device import open_device
 from insitu.host.train import RATE_CHANGES, RATE_STEPS, Schedule, TrainPolicy, train
-from insitu.models.training import SCHEDULES
+from insitu.models.schedules import SCHEDULES
 from tests.host import tiny
 
 

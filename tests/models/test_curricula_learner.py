@@ -91,9 +91,13 @@ def test_a_grown_head_keeps_what_it_knew(classes: int) -> None:
         assert torch.equal(now[:n], was[:n])
         assert torch.equal(now[n:], begun[n:])
     learner = FloatLearner(module, batch=6)
-    learner.begin(Pool(x=X, y=Y, classes=7), Trainable(), lr=0.3, seed=0, grown=True)
+    learner.begin(Pool(x=X, y=Y, classes=7), Trainable(), lr=0.3, seed=0)
     assert outputs(module) == 7
     assert torch.equal(layers(module)[-1].weight[:classes], made[0])  # type: ignore[index]
+    grown = layers(module)[-1].weight
+    learner.begin(Pool(x=X, y=Y, classes=7), Trainable(), lr=0.3, seed=0, another=True)
+    assert outputs(module) == 7
+    assert not torch.equal(layers(module)[-1].weight, grown)  # type: ignore[arg-type]
 
 
 def test_refusals() -> None:

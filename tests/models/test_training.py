@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from insitu.models.errors import DivergedError, InvalidInputError
+from insitu.models.schedules import SCHEDULES
 from insitu.models.students import mlp
-from insitu.models.training import SCHEDULES, accuracy, logits, train
+from insitu.models.training import accuracy, logits, train
 
 FIXED = {"epochs": 2, "batch": 32, "lr": 0.1, "seed": 0}
 

@@ -404,6 +404,8 @@ def test_database_that_cannot_be(refuses: Refuses, url: str, quoted: str) -> Non
         ((*ONLINE, "--threshold", "1.5"), ("threshold is 1.5",)),
         ((*ONLINE, "--detector", "oracle"), ("'oracle'", "margin")),
         ((*ONLINE, "--labels", "0"), ("--labels",)),
+        ((*ONLINE, "--labels", "15"), ("a budget of 15 labels", "at least 16")),
+        ((*ONLINE, "--pace", "0"), ("pace is 0.0", "above 0")),
         ((*ONLINE, "--samples", "0"), ("--samples",)),
         ((*ONLINE, "--lr", "-1"), ("-1.0",)),
         ((*ONLINE, "--shift", "tilt:2"), ("'tilt'", "rotate")),

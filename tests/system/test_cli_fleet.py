@@ -12,7 +12,8 @@ def test_json(insitu: Insitu) -> None:
     assert [one["devices"] for one in found["fleets"]] == [1, 3]
     for one in found["fleets"]:
         assert len(one["each"]) == one["devices"]
-        assert 0 < sum(each["labels"] for each in one["each"]) <= 60
+        given = sum(each["labels"] for each in one["each"])
+        assert 0 < given == one["teacher"]["samples"] - one["teacher"]["questions"] < one["teacher"]["samples"] <= 60
         assert one["labels"]["least"] <= one["labels"]["mean"] <= one["labels"]["most"]
     assert [one["scene"] for one in found["fleets"][1]["each"]] == ["rotate:2", "none", "rotate:2"]
     assert set(found["accuracy_teacher"]) == {"rotate:2", "none"}

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from insitu.arch.program import Program
 from insitu.host.device import open_device
 from insitu.host.device.snapshot import Snapshot
-from insitu.host.online.loop import OnlinePolicy
+from insitu.host.online.policy import OnlinePolicy
 from insitu.host.online.request import OnlineRun
 from insitu.host.online.runner import Status, run
 from insitu.host.store import FeedbackBatch, FeedbackStore
