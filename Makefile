@@ -42,13 +42,13 @@ types: env
 
 unit: env
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest -n auto --dist worksteal
+	@$(BIN)/python -m pytest -n auto --dist loadscope
 
 # The longer matrix: half an hour on two cores.
 verify: env
 	@$(BIN)/python -m tests.sim.sweep --seed 1 --cores 12
 	@$(BIN)/insitu verify --core n=4,act_depth=2048,err_depth=1024,wgt_depth=2048 --model mlp:64-32-10 --batch 10
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+	@$(BIN)/python -m pytest -n auto --dist loadscope -m slow
 	@$(BIN)/insitu verify --core n=8
 	@$(BIN)/insitu verify --core n=16
 

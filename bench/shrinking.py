@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ from insitu.models.shifts import Shift
 FOLDER = Path(__file__).parents[1] / "docs/shrinking"
 SHARES, CRITERIA = (0.25, 0.5, 0.75), ("thinet", "l1", "apoz", "random")
 SCENE, TEMPERATURE = "rotate:3", 1.5
-LEARNED, STORED, TESTED = 12_000, 2_000, 4_000
+LEARNED, STORED = 12_000, 2_000
 DECLARATION = Declaration.parse("w8a8e8g8")
 #: As compound scaling's paper found them.
 COEFFICIENTS = Coefficients(depth=1.2, width=1.1, resolution=1.15)
@@ -61,14 +62,17 @@ class Setting:
     batch: int = 16
     passes: int = 6
     lr: float = 0.05
+    tested: int = 4_000
 
 
 SETTINGS = {
     "cnn": Setting(model="cnn", side=14, core="n=8,act_depth=65536,err_depth=65536,wgt_depth=16384,scales=128"),
     "mobilenet": Setting(
-        model="mobilenet-v1:width=2",
+        model="mobilenet-v1",
         side=14,
         core="n=8,act_depth=98304,err_depth=65536,wgt_depth=16384,scales=128,program_depth=512",
+        lr=0.01,
+        tested=2_000,
     ),
 }
 
@@ -96,7 +100,7 @@ class Scene:
         )
 
 
-def scene_of(seed: int) -> tuple[Scene, float]:
+def scene_of(seed: int, tested: int) -> tuple[Scene, float]:
     """The scene's images, drawn by a seed; the teacher, one for all seeds, and how good it is."""
     dataset, shift = datasets.load("mnist"), Shift.parse(SCENE)
     file = FOLDER.parents[1] / "runs/shrinking/teacher.npz"
@@ -106,7 +110,7 @@ def scene_of(seed: int) -> tuple[Scene, float]:
     order = np.random.default_rng(seed).permutation(len(dataset.x_train))[: LEARNED + STORED + STORED // 4]
     x = shift.apply(dataset.x_train[order], seed=seed)
     taught = teachers.soft_labels(teacher, x, TEMPERATURE)
-    x_test, y_test = shift.apply(dataset.x_test[:TESTED], seed=7919), dataset.y_test[:TESTED]
+    x_test, y_test = shift.apply(dataset.x_test[:tested], seed=7919), dataset.y_test[:tested]
     stored = slice(LEARNED, LEARNED + STORED)
     held = slice(LEARNED + STORED, None)
     feedback = Feedback(x=x[stored], targets=taught[stored], held_out=x[held], classes=taught[held].argmax(axis=1))
@@ -161,7 +165,7 @@ class Bench:
         chosen = SETTINGS[name]
         self.setting = chosen if lr is None else Setting(**{**vars(chosen), "lr": lr})
         self.name, self.seed = name, seed
-        self.full, self.teacher = scene_of(seed)
+        self.full, self.teacher = scene_of(seed, self.setting.tested)
         self.scene = self.full.at(self.setting.side)
         self.shape = self.scene.x.shape[1:]
         self.module = learn(self.build(self.setting.model, self.setting.side), self.scene, self.setting, seed)
@@ -235,8 +239,8 @@ class Bench:
         beside pruning to as many."""
         budget = int(share * self.base["cycles"])
         one = {"phi": 0.0, "depth": 1.0}
-        widths = [Size(**one, width=w / 20, side=self.setting.side) for w in range(40, 4, -1)]
-        sides = [Size(**one, width=2.0, side=s) for s in range(self.setting.side, 7, -1)]
+        widths = [Size(**one, width=w / 20, side=self.setting.side) for w in range(20, 4, -1)]
+        sides = [Size(**one, width=1.0, side=s) for s in range(self.setting.side, 7, -1)]
         compound = Search(
             core=self.program.core,
             declaration=DECLARATION,
@@ -276,9 +280,109 @@ def run(name: str, seeds: list[int], shares: list[float]) -> None:
         bench = Bench(name, seed)
         print(name, seed, bench.base, f"teacher {bench.teacher:.3f}", flush=True)
         result: dict[str, Any] = {"name": name, "seed": seed, "setting": vars(bench.setting), "teacher": bench.teacher}
-        result |= {"base": bench.base, "rows": bench.criteria()}
-        result["sizes"] = [row for share in shares for row in bench.sizes(share)] if name == "mobilenet" else []
+        result |= {"base": bench.base, "rows": bench.criteria(), "sizes": []}
         write_whole(kept, (json.dumps(result, indent=1) + "\n").encode())
+        result["sizes"] = [row for share in shares for row in bench.sizes(share)]
+        write_whole(kept, (json.dumps(result, indent=1) + "\n").encode())
+
+
+LABELS = {
+    "thinet": ("ThiNet", "tab:blue", "o"),
+    "l1": ("weight sum", "tab:orange", "s"),
+    "apoz": ("APoZ", "tab:green", "^"),
+    "random": ("random", "0.5", "D"),
+    "scratch": ("new weights", "tab:red", "X"),
+}
+TITLES = {"cnn": "cnn, 16-32-128", "mobilenet": "MobileNet V1"}
+
+
+def results() -> dict[str, list[dict[str, Any]]]:
+    found = {name: sorted(FOLDER.glob(f"{name}-*.json")) for name in SETTINGS}
+    return {name: [json.loads(path.read_bytes()) for path in paths] for name, paths in found.items() if paths}
+
+
+def draw(found: dict[str, list[dict[str, Any]]]) -> bytes:
+    """Accuracy against cycles, before and after fine-tuning, means of the seeds with their ranges."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "insitu", "font.size": 8, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7.2, 2.9 * len(found)), layout="constrained")
+        for row, (name, runs) in enumerate(found.items()):
+            for column, when in enumerate(("pruned", "after")):
+                axes = figure.add_subplot(len(found), 2, 2 * row + column + 1)
+                curves(axes, runs, when)
+                axes.set(
+                    title=f"{TITLES[name]}, {'before' if when == 'pruned' else 'after'} fine-tuning", ylim=(0, 100)
+                )
+                axes.set(xlabel="cycles of a training step, thousands", ylabel="accuracy in the scene, %")
+                axes.grid(alpha=0.3, linewidth=0.5)
+                axes.legend(fontsize=6, loc="lower right")
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return b"".join(line.rstrip() + b"\n" for line in image.getvalue().splitlines())
+
+
+def curves(axes: Any, runs: list[dict[str, Any]], when: str) -> None:
+    base = [100 * run["base"]["accuracy"] for run in runs]
+    axes.plot([runs[0]["base"]["cycles"] / 1e3], [np.mean(base)], "k*", label="before pruning")
+    for arm, (label, colour, marker) in LABELS.items():
+        if arm == "scratch" and when == "pruned":
+            continue
+        points = [accuracies(runs, arm, share, when) for share in SHARES]
+        means = [float(np.mean(values)) for values in points]
+        spread = [
+            [m - min(v) for m, v in zip(means, points, strict=True)],
+            [max(v) - m for m, v in zip(means, points, strict=True)],
+        ]
+        at = [rows(runs, arm, share)[0]["cycles"] / 1e3 for share in SHARES]
+        axes.errorbar(at, means, yerr=spread, color=colour, marker=marker, ms=4, lw=1, elinewidth=0.7, label=label)
+
+
+def rows(runs: list[dict[str, Any]], arm: str, share: float) -> list[dict[str, Any]]:
+    """The rows of an arm at a share of the channels, one a seed."""
+    every = (row for run in runs for row in run["rows"])
+    return [r for r in every if (r["arm"], r["share"]) == (arm, share) and r.get("measure", "channels") == "channels"]
+
+
+def accuracies(runs: list[dict[str, Any]], arm: str, share: float, when: str) -> list[float]:
+    return [100 * row[when] for row in rows(runs, arm, share)]
+
+
+def tables(name: str, runs: list[dict[str, Any]]) -> list[str]:
+    """Markdown: a line a share and arm, accuracy of each seed's mean and range."""
+    base = runs[0]["base"]
+    accuracy = [100 * run["base"]["accuracy"] for run in runs]
+    lines = [f"{name}: {span(accuracy)} %, {base['cycles']:,} cycles, {base['parameters']:,} parameters", ""]
+    lines += ["| channels kept | cycles | " + " | ".join(label for label, _, _ in LABELS.values()) + " |"]
+    lines += ["| --- " * (2 + len(LABELS)) + "|"]
+    for share in SHARES:
+        cells = []
+        for arm in LABELS:
+            before, after = (accuracies(runs, arm, share, when) for when in ("pruned", "after"))
+            cells.append(span(after) if arm == "scratch" else f"{np.mean(before):.1f} / {span(after)}")
+        cycles = rows(runs, "thinet", share)[0]["cycles"] / base["cycles"]
+        lines.append(f"| {share:.0%} | {cycles:.0%} | " + " | ".join(cells) + " |")
+    half = [row for run in runs for row in run["rows"] if row.get("measure") == "cycles"]
+    lost = [a - 100 * row["after"] for a, row in zip(accuracy, half, strict=True)]
+    lines += [
+        "",
+        f"half the cycles: {span([100 * r['pruned'] for r in half])} before, {span([100 * r['after'] for r in half])} ",
+    ]
+    lines += [f"after, {span(lost)} lost, {100 * half[0]['cycles'] / base['cycles']:.0f} % of the cycles"]
+    for arm in dict.fromkeys(row["arm"] for run in runs for row in run["sizes"]):
+        mine = [row for run in runs for row in run["sizes"] if row["arm"] == arm]
+        lines.append(
+            f"| {arm} | {mine[0].get('size', '')} | {mine[0]['cycles']:,} | {mine[0]['parameters']:,} | "
+            f"{span([100 * r['pruned'] for r in mine])} | {span([100 * r['after'] for r in mine])} |"
+        )
+    return lines
+
+
+def span(values: list[float]) -> str:
+    """A mean, and how far the farthest is from it."""
+    mean = float(np.mean(values))
+    return f"{mean:.1f} ± {max(abs(value - mean) for value in values):.1f}"
 
 
 def main() -> None:
@@ -286,12 +390,17 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "draw"])
     parser.add_argument("name", nargs="?", choices=sorted(SETTINGS), default="cnn")
     parser.add_argument("--seeds", default="0,1,2", help="of images, student and rounding")
-    parser.add_argument("--sizes", default="0.5", help="shares of the cycles at which sizes are compared")
+    parser.add_argument("--sizes", default="", help="shares of the cycles at which MobileNet's sizes are compared: 0.5")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.what == "run":
-        seeds, shares = chosen.seeds.split(","), chosen.sizes.split(",")
+        seeds, shares = chosen.seeds.split(","), filter(None, chosen.sizes.split(","))
         run(chosen.name, [int(seed) for seed in seeds], [float(share) for share in shares])
+        return
+    found = results()
+    write_whole(FOLDER / "shrinking.svg", draw(found))
+    for name, runs in found.items():
+        print("\n".join(tables(name, runs)), end="\n\n")
 
 
 if __name__ == "__main__":

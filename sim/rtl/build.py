@@ -33,8 +33,9 @@ from insitu.sim.rtl.netlist import Bank
 
 #: What g++ is told. No unique symbols: several cores live in one process.
 CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-w")
-#: Optimisation: of what runs every cycle, and of what runs once (Verilator names it __Slow).
-FAST, SLOW = "-O2", "-O0"
+#: Optimisation: of what runs every cycle, and of what runs once (Verilator names it __Slow). Less of it compiles a core
+#: in half the time and runs it at half the speed: right for many cores of few cycles each.
+FAST, SLOW = os.environ.get("INSITU_RTL_OPTIMIZE", "-O2"), "-O0"
 #: What Verilator is told. Memories and registers without an initial value begin at zero.
 VERILATOR_FLAGS = (
     *("--cc", "--prefix", "Vtop", "--top-module", TOP, "-O3", "--noassert", "--no-timing"),
@@ -142,6 +143,7 @@ def _tools(waves: bool) -> list[str]:
         _verilator_version(),
         *CXX_FLAGS,
         *VERILATOR_FLAGS,
+        FAST,
         f"waves={waves}",
     ]
 

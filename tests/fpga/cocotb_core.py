@@ -15,7 +15,7 @@ from insitu.host.compiler.compile import Compiled, compile_module
 from insitu.models.students import mlp
 
 #: Beats of 32 bits: what cocotbpynq's DMA moves.
-CORE = CoreParams(n=4, master_bits=8, act_depth=64, err_depth=32, wgt_depth=64, program_depth=64)
+CORE = CoreParams(n=4, master_bits=8, act_depth=64, err_depth=32, wgt_depth=64, program_depth=64, windows=0, vector=0)
 BASE = 0x4000_0000
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from insitu.arch.params import CoreParams
 from insitu.fpga.elaborate import TOP, rtlil
-from insitu.sim.rtl.build import verilator
+from insitu.sim.rtl.build import FAST, SLOW, verilator
 from insitu.sim.rtl.netlist import verilog
 
 #: Seconds after which a simulation hangs.
@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
     command, variables = verilator()
     path = os.pathsep.join([str(Path(command[0]).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     # The package's verilated.mk leaves this empty, and g++ then takes a precompiled header for a source.
-    return {**variables, "PATH": path, "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include"}
+    return {**variables, "PATH": path, "MAKEFLAGS": f"CFG_CXXFLAGS_PCH_I=-include OPT_FAST={FAST} OPT_SLOW={SLOW}"}
 
 
 def run(script: str, *arguments: str) -> None:

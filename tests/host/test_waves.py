@@ -70,7 +70,7 @@ def told(values: Sequence[str | int]) -> list[str]:
     [
         ("rtl", ".vcd"),
         ("rtl", ".fst"),
-        ("pysim", ".fst"),
+        pytest.param("pysim", ".fst", marks=pytest.mark.slow),
         pytest.param("pysim", ".vcd", marks=pytest.mark.slow),
     ],
 )

@@ -38,7 +38,7 @@ def one_after_another(kernel: Callable[..., tuple[int, int]]) -> Callable[..., t
     return run
 
 
-@explore(400)
+@explore(200)
 @given(st.one_of(on_any_core(pass_instructions), on_any_core(train_sequences), on_any_core(convolution_sequences)))
 def test_shares_are_of_the_same_bits(case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -58,7 +58,13 @@ CORES: dict[str, tuple[CoreParams, int, int]] = {
         6,
         6,
     ),
-    "n16": (CoreParams(n=16, weight_bits=10, activation_bits=9, accumulator_bits=28, scales=128, **_DEPTHS), 6, 6),
+    "n16": (
+        CoreParams(
+            n=16, weight_bits=10, activation_bits=9, accumulator_bits=28, scales=128, windows=0, vector=0, **_DEPTHS
+        ),
+        12,
+        0,
+    ),
     "n32": (
         CoreParams(
             n=32,

@@ -47,7 +47,7 @@ def runs(case: SweepCase) -> Iterator[Run]:
 
 
 #: Cores that take longest to compile: part of `make verify`.
-SLOW = ("n8-widest", "n32")
+SLOW = ("n4-odd", "n8-products", "n8-widest", "n32")
 CASES = [pytest.param(case, marks=pytest.mark.slow if case.core_name in SLOW else ()) for case in cases()]
 
 

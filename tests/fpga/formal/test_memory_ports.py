@@ -65,13 +65,22 @@ def test_a_load_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     check(Opcode.LOAD, ["one_write", "quiet_at_the_end"], tmp_path, velocities=velocities)
 
 
-@pytest.mark.parametrize("velocities", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("velocities", [False, True])
 def test_a_store_keeps_the_rules(velocities: bool, tmp_path: Path) -> None:
     rules = ["one_request", "own_memories", "one_write", "quiet_at_the_end"]
     check(Opcode.STORE, rules, tmp_path, velocities=velocities)
 
 
-@pytest.mark.parametrize("opcode", [*PASSES, *VECTOR, Opcode.LOAD])
+@pytest.mark.parametrize(
+    "opcode",
+    [
+        Opcode.FORWARD,
+        Opcode.UPDATE,
+        Opcode.LOAD,
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (Opcode.BACKWARD, Opcode.LOSS, *VECTOR)),
+    ],
+)
 def test_an_opcode_has_its_memories_for_ever(opcode: Opcode, tmp_path: Path) -> None:
     """By induction: whatever shape, and however long it takes."""
     check(opcode, ["own_memories"], tmp_path, induction=8)
