@@ -54,7 +54,8 @@ COEFFICIENTS = Coefficients(depth=1.2, width=1.1, resolution=1.15)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A student and how it is trained: in float32 before, with Adam, and on the device."""
+    """A student and how it is trained: in float32 before, `passes` over the images with Adam, and on the device, from a
+    learning rate, `tuning` times what is stored."""
 
     model: str
     side: int
@@ -62,6 +63,7 @@ class Setting:
     batch: int = 16
     passes: int = 6
     lr: float = 0.05
+    tuning: int = 1
     tested: int = 4_000
 
 
@@ -71,7 +73,7 @@ SETTINGS = {
         model="mobilenet-v1",
         side=14,
         core="n=8,act_depth=98304,err_depth=65536,wgt_depth=16384,scales=128,program_depth=512",
-        lr=0.01,
+        lr=0.02,
         tested=2_000,
     ),
 }
@@ -152,7 +154,12 @@ def tuned(made: Compiled, scene: Scene, setting: Setting, seed: int) -> dict[str
         driver.load(made.program)
         driver.write_weights(made.masters)
         before = accuracy(driver, scene.x_test, scene.y_test)
-        train(driver, scene.feedback.x, scene.feedback.targets, TrainPolicy(lr=setting.lr, seed=seed))
+        train(
+            driver,
+            scene.feedback.x,
+            scene.feedback.targets,
+            TrainPolicy(epochs=setting.tuning, lr=setting.lr, seed=seed),
+        )
         after = accuracy(driver, scene.x_test, scene.y_test)
     price = Price.of(made.program)
     return {"pruned": before, "after": after, "cycles": price.cycles, "parameters": price.parameters}
@@ -188,7 +195,8 @@ class Bench:
     def shrunk(self, share: float, by: str, measure: str = "channels", bits: Any = None) -> dict[str, Any]:
         graph = trace(copy.deepcopy(self.module), self.shape)
         twin.load(graph, self.program, self.served)
-        request = Shrink(folder=Path(), to=share, by=by, measure=measure, bits=bits or {})  # type: ignore[arg-type]
+        given: dict[str, Any] = {"to": share, "by": by, "measure": measure, "bits": bits or {}}
+        request = Shrink(folder=Path(), epochs=self.setting.tuning, **given)
         found = shrink(
             Shrinking(
                 request=request,
