@@ -73,7 +73,7 @@ SETTINGS = {
         model="mobilenet-v1",
         side=14,
         core="n=8,act_depth=98304,err_depth=65536,wgt_depth=16384,scales=128,program_depth=512",
-        lr=0.02,
+        lr=0.01,
         tested=2_000,
     ),
 }
