@@ -207,6 +207,7 @@ class Bench:
                 program=self.program,
                 served=self.served,
                 lr=self.setting.lr,
+                stream_lr=self.setting.lr,
                 seed=self.seed,
                 feedback=self.scene.feedback,
                 x_test=self.scene.x_test,

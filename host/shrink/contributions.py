@@ -56,7 +56,7 @@ def contributions(
         if isinstance(module, nn.Linear):
             met = read[:, columns]
         else:
-            places = _places(module, wanted.shape, rng)
+            places = _places(wanted.shape, rng)
             met = _patches(module, read[:, columns[:, 0]], places)
             wanted = wanted.permute(0, 2, 3, 1)[torch.arange(len(read))[:, None], places[0], places[1]].flatten(0, 1)
         seen.add(torch.einsum("pck,ock->poc", met, by_channel).double(), (wanted - bias).double())
@@ -104,9 +104,7 @@ def _through(student: nn.Module, module: nn.Module, images: torch.Tensor) -> tup
     return seen[0]
 
 
-def _places(
-    module: nn.Conv2d, shape: torch.Size, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _places(shape: torch.Size, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Some pixels of each image's output, [images, places] down and across."""
     images, _, height, width = shape
     return rng.integers(height, size=(images, PLACES)), rng.integers(width, size=(images, PLACES))

@@ -99,7 +99,9 @@ def recorded(request: Shrink) -> OnlineRun:
     check_begun(request.folder, IDENTITY, CHECKPOINT, PROGRAM)
     path = request.folder / IDENTITY
     try:
-        said: dict[str, Any] = json.loads(path.read_text())
+        said: Any = json.loads(path.read_text())
+        if not isinstance(said, dict):
+            raise TypeError(f"{type(said).__name__}, not an object")
         policy = said.pop("policy") | {"samples": 1}
         store = said.pop("store")
         for part_of, kind in (("detector", Detector), ("guard", GuardPolicy)):
@@ -108,7 +110,7 @@ def recorded(request: Shrink) -> OnlineRun:
         said["core"] = CoreParams.from_json(said["core"])
         said["declaration"] = Declaration.from_json(said["declaration"])
         run = OnlineRun(
-            **{"gold": 0} | said,
+            **said,
             policy=OnlinePolicy(**policy),
             out=request.folder,
             store=request.store,

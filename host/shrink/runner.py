@@ -43,7 +43,8 @@ class Shrinking:
     """A student, what it is compiled for, and what its store holds: all that shrinking it takes.
 
     shape: of a sample. graph: the student in torch with the device's masters. program, served: the student on the
-    device. x_test, y_test: what accuracy is measured on.
+    device. lr: of fine-tuning, at its beginning. stream_lr: what the program that goes on trains with. x_test, y_test:
+    what accuracy is measured on.
     """
 
     request: Shrink
@@ -52,6 +53,7 @@ class Shrinking:
     program: Program
     served: Snapshot
     lr: float
+    stream_lr: float
     seed: int
     feedback: Feedback
     x_test: npt.NDArray[np.float32]
@@ -96,6 +98,7 @@ def run(
                 program=program,
                 served=kept.served,
                 lr=online.lr if request.lr is None else request.lr,
+                stream_lr=online.lr,
                 seed=online.seed if request.seed is None else request.seed,
                 feedback=feedback,
                 x_test=test_images(dataset, Shift.parse(online.shift), seed=online.seed),
@@ -131,7 +134,7 @@ def shrink(
             batch=program.step_samples,
             calibration=feedback.x[:images],
             targets=feedback.targets[:images],
-            learning_rate=given.lr,
+            learning_rate=given.stream_lr,
             sample_range=1.0,
             meta=meta,
             **optimizer.to_json(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from insitu.arch.isa import Opcode
 from insitu.arch.program import Program
 from insitu.host.online.checkpoint import Checkpoint
 from tests.system.command import Insitu, contents, plain
@@ -18,14 +19,22 @@ def checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint.own(folder / "checkpoint.npz", Program.load(folder / "student.insitu"))
 
 
+def rates(program: Program) -> set[tuple[int, int]]:
+    return {(i.lr_mul, i.lr_shift) for i in program.instructions if i.opcode is Opcode.UPDATE}
+
+
 def test_shrink_go_on_and_undo(insitu: Insitu, run_folder: Path) -> None:
     before, whole = checkpoint(run_folder), contents(run_folder)
-    first = insitu("shrink", run_folder, "--to", "0.7", "--measure", "parameters", "--json").json
+    tuned = ("--to", "0.7", "--measure", "parameters", "--lr", "0.05")
+    first = insitu("shrink", run_folder, *tuned, "--json").json
+    assert first["lr"] == 0.05
     assert first["after"]["parameters"] <= 0.7 * first["before"]["parameters"]
     assert first["after"]["cycles"] < first["before"]["cycles"]
     assert first["before"]["accuracy"] == json.loads(whole["result.json"] or b"")["accuracy_after"]
     shrunk = checkpoint(run_folder)
     assert shrunk.program is not None
+    # Its fine-tuning's rate is not the stream's.
+    assert rates(shrunk.program) == rates(Program.load(run_folder / "student.insitu"))
     assert shrunk.served.masters["1.weight"].shape == (first["channels"]["1"][1], 65)
     assert shrunk.notes["shrunk"][-1]["after"] == first["after"]
     # A second time, narrower too, from where the first one left it.
