@@ -59,6 +59,7 @@ def test_a_shrunk_student_saves_what_the_model_says() -> None:
             program=compiled.program,
             served=served,
             lr=0.1,
+            stream_lr=0.1,
             seed=0,
             feedback=Feedback(x=x, targets=targets, held_out=x[:0], classes=np.empty(0, np.int64)),
             x_test=x,
