@@ -3,6 +3,7 @@
     python bench/shrinking.py run cnn [--seeds 0,1,2]
     python bench/shrinking.py run mobilenet [--seeds 0,1,2]
     python bench/shrinking.py draw
+    python bench/shrinking.py bits cnn [--seeds 0,1,2]
 
 MNIST turned by 45 degrees, at 14 x 14 pixels. A teacher is trained for the scene; a student learns in float32 from what
 it says of 12,000 images of the scene, and goes onto the device in 8 bits. 2,000 other images with the teacher's labels
@@ -34,7 +35,7 @@ from insitu.host.errors import CompileError
 from insitu.host.scaling import Budget, Search
 from insitu.host.shrink import twin
 from insitu.host.shrink.price import Price
-from insitu.host.shrink.request import Shrink
+from insitu.host.shrink.request import Shrink, bits
 from insitu.host.shrink.runner import Shrinking, shrink
 from insitu.host.shrink.tuning import Feedback
 from insitu.host.train import TrainPolicy, accuracy, train
@@ -45,6 +46,7 @@ from insitu.models.shifts import Shift
 
 FOLDER = Path(__file__).parents[1] / "docs/shrinking"
 SHARES, CRITERIA = (0.25, 0.5, 0.75), ("thinet", "l1", "apoz", "random")
+WIDTHS = ("weight=6", "act=6", "act=5,weight=5", "act=4,weight=4")
 SCENE, TEMPERATURE = "rotate:3", 1.5
 LEARNED, STORED = 12_000, 2_000
 DECLARATION = Declaration.parse("w8a8e8g8")
@@ -192,10 +194,10 @@ class Bench:
     def build(self, model: str, side: int) -> nn.Module:
         return students.build(model, in_shape=(1, side, side), classes=10, seed=self.seed)
 
-    def shrunk(self, share: float, by: str, measure: str = "channels", bits: Any = None) -> dict[str, Any]:
+    def shrunk(self, share: float | None, by: str, measure: str = "channels", narrower: Any = None) -> dict[str, Any]:
         graph = trace(copy.deepcopy(self.module), self.shape)
         twin.load(graph, self.program, self.served)
-        given: dict[str, Any] = {"to": share, "by": by, "measure": measure, "bits": bits or {}}
+        given: dict[str, Any] = {"to": share, "by": by, "measure": measure, "bits": narrower or {}}
         request = Shrink(folder=Path(), epochs=self.setting.tuning, **given)
         found = shrink(
             Shrinking(
@@ -293,6 +295,16 @@ def run(name: str, seeds: list[int], shares: list[float]) -> None:
         write_whole(kept, (json.dumps(result, indent=1) + "\n").encode())
         result["sizes"] = [row for share in shares for row in bench.sizes(share)]
         write_whole(kept, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def widths(name: str, seeds: list[int]) -> None:
+    """Widths brought down: accuracy before and after fine-tuning, and bits held, a line each."""
+    for seed in seeds:
+        bench = Bench(name, seed)
+        print(seed, f"{bench.base['accuracy']:.3f}", f"{Price.of(bench.program).bits:,}", flush=True)
+        for text in WIDTHS:
+            row = bench.shrunk(None, "thinet", narrower=bits(text))
+            print(seed, text, f"{row['pruned']:.3f} {row['after']:.3f} {row['bits']:,}", flush=True)
 
 
 LABELS = {
@@ -396,7 +408,7 @@ def span(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "draw"])
+    parser.add_argument("what", choices=["run", "draw", "bits"])
     parser.add_argument("name", nargs="?", choices=sorted(SETTINGS), default="cnn")
     parser.add_argument("--seeds", default="0,1,2", help="of images, student and rounding")
     parser.add_argument("--sizes", default="", help="shares of the cycles at which MobileNet's sizes are compared: 0.5")
@@ -405,6 +417,9 @@ def main() -> None:
     if chosen.what == "run":
         seeds, shares = chosen.seeds.split(","), filter(None, chosen.sizes.split(","))
         run(chosen.name, [int(seed) for seed in seeds], [float(share) for share in shares])
+        return
+    if chosen.what == "bits":
+        widths(chosen.name, [int(seed) for seed in chosen.seeds.split(",")])
         return
     found = results()
     write_whole(FOLDER / "shrinking.svg", draw(found))
