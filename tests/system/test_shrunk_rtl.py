@@ -22,9 +22,9 @@ from insitu.sim import cycles
 from tests.system.sweep_cases import CORES
 
 SHAPE, CLASSES, BATCH = (1, 8, 8), 4, 2
-#: A core that the sweep compiles too, and as many bits as it has.
-CORE = CORES["n4-odd"][0]
-DECLARATION = Declaration.parse("w5m11a7e3g13c19t6")
+#: A core that the sweep compiles too.
+CORE = CORES["n4-widest"][0]
+DECLARATION = Declaration.parse("w5m11a7e3g13c48t6")
 
 
 def student() -> nn.Module:
