@@ -6,6 +6,7 @@ import copy
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from insitu.host.compiler.graph import Graph
 from insitu.host.compiler.trace import trace
@@ -36,7 +37,7 @@ class Sizes:
     lanes: int
     _prices: dict[tuple[int, ...], Price | str] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Channels of each set now."""
         books = Dependencies(self.graph, self.shape)
